@@ -21,10 +21,12 @@ set -eEuo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname -- "$here")
-GODWIT_LIB=${GODWIT_LIB:-/usr/local/lib/godwit}
-GODWIT_SETUP_OUT=${GODWIT_SETUP_OUT:-$repo/target/setup/images}
+# Absolute, for they end up in the binaries of the bundle and in the env file.
+GODWIT_LIB=$(realpath -m -- "${GODWIT_LIB:-/usr/local/lib/godwit}")
+GODWIT_SETUP_OUT=$(realpath -m -- "${GODWIT_SETUP_OUT:-$repo/target/setup/images}")
 scratch=
 
+# shellcheck source-path=SCRIPTDIR
 # shellcheck source=setup/packages.sh
 . "$here/setup/packages.sh"
 # shellcheck source=setup/private_apt.sh
@@ -47,13 +49,13 @@ usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 require_root() {
     [ "$(id -u)" -ne 0 ] || return 0
     printf 'setup: this needs root: it installs packages and writes to %s\n' "$GODWIT_LIB" >&2
-    printf 'setup: hint: run `sudo %s`\n' "${BASH_SOURCE[0]}${*:+ $*}" >&2
+    printf 'setup: hint: run: sudo %s\n' "${BASH_SOURCE[0]}${*:+ $*}" >&2
     exit 77
 }
 
 require_apt() {
-    command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || die \
-        "this is not a Debian or Ubuntu system: \`apt-get\` was not found" \
+    [ -z "$(type -P apt-get)" ] || [ -z "$(type -P dpkg-query)" ] || return 0
+    die "this is not a Debian or Ubuntu system: \`apt-get\` was not found" \
         "install iproute2, nftables, tar, libseccomp 2 and CRIU 4.2.1 or newer yourself"
 }
 

@@ -94,7 +94,7 @@ fetch_criu_packages() {
     mkdir -p "$bundle"/usr/{bin,sbin,lib,lib64}
     ln -s usr/lib usr/lib64 "$bundle/"
     unpack "$bundle" "$apt"/cache/archives/*.deb || return 1
-    rm -rf -- "$bundle"/usr/share
+    rm -rf -- "${bundle:?}/usr/share"
 }
 
 debian_keyring() {

@@ -1,0 +1,255 @@
+//! What the leader asks of an agent, and what the agent answers.
+//!
+//! Every command can be repeated: it carries an operation id, and an agent that has done it
+//! answers again what it answered before. Every command about a container carries a generation,
+//! and one below the highest that the agent has seen for this container is refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ContainerId, ContainerSpec, Exit, FreezeStep, Generation, HostFacts, HostName, ImageSummary,
+    InstanceReport, MigrationId, NetworkTable, OperationId,
+};
+
+/// One request to one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentCommand {
+    pub operation: OperationId,
+    pub verb: Verb,
+}
+
+/// What to do. `container` and `generation` say with what, and by what right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Verb {
+    /// Create and start. → `Running`
+    Run {
+        container: ContainerId,
+        generation: Generation,
+        spec: Box<ContainerSpec>,
+    },
+    /// The image's stop signal, after `grace_ms` SIGKILL; waits for the end. → `Stopped`
+    Stop {
+        container: ContainerId,
+        generation: Generation,
+        grace_ms: u64,
+    },
+    /// Remove an instance that has ended, with all it left; `force` kills it first. → `Done`
+    Remove {
+        container: ContainerId,
+        generation: Generation,
+        force: bool,
+    },
+
+    /// Source: could this instance be dumped? Changes nothing. → `Checked`
+    CheckSource {
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// Destination: could this container be restored here? Changes nothing. → `Checked`
+    CheckDestination {
+        container: ContainerId,
+        spec: Box<ContainerSpec>,
+        /// What `CheckSource` answered that the source needs: bytes of memory and of rootfs.
+        need: u64,
+    },
+    /// Destination: image, overlay, network namespace with its port down, cgroup, shim and CRIU
+    /// made ready for `generation`, which is the one *after* the commit. → `Done`
+    Prepare {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+        spec: Box<ContainerSpec>,
+        from: HostName,
+    },
+    /// Source: shut the network gate, dump, hold. → `Frozen`
+    Freeze {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// Source: send everything to the destination, which checks it. → `Transferred`
+    Transfer {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+        to: HostName,
+        /// `address:port` of the destination's agent.
+        address: String,
+    },
+    /// Destination: restore, hold with the network gate shut. → `Staged`
+    Stage {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// Destination, after the commit: let the tasks run, open the gate, announce. → `Resumed`
+    Resume {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// Destination, before the commit: leave nothing. → `Done`
+    Discard {
+        migration: MigrationId,
+        container: ContainerId,
+    },
+    /// Source, before the commit: let the tasks run again as if nothing had been. → `Done`
+    Thaw {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// Source, after the destination resumed: kill the held tasks, leave nothing. → `Done`
+    Release {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+    },
+
+    /// Have exactly this table for this network. → `Done`
+    SyncNetwork { table: NetworkTable },
+}
+
+impl Verb {
+    /// The container it is about, None for a network's.
+    pub fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Run { container, .. }
+            | Self::Stop { container, .. }
+            | Self::Remove { container, .. }
+            | Self::CheckSource { container, .. }
+            | Self::CheckDestination { container, .. }
+            | Self::Prepare { container, .. }
+            | Self::Freeze { container, .. }
+            | Self::Transfer { container, .. }
+            | Self::Stage { container, .. }
+            | Self::Resume { container, .. }
+            | Self::Discard { container, .. }
+            | Self::Thaw { container, .. }
+            | Self::Release { container, .. } => Some(container),
+            Self::SyncNetwork { .. } => None,
+        }
+    }
+
+    /// The generation it claims, None where nothing is claimed.
+    pub fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Run { generation, .. }
+            | Self::Stop { generation, .. }
+            | Self::Remove { generation, .. }
+            | Self::CheckSource { generation, .. }
+            | Self::Prepare { generation, .. }
+            | Self::Freeze { generation, .. }
+            | Self::Transfer { generation, .. }
+            | Self::Stage { generation, .. }
+            | Self::Resume { generation, .. }
+            | Self::Thaw { generation, .. }
+            | Self::Release { generation, .. } => Some(*generation),
+            Self::CheckDestination { .. } | Self::Discard { .. } | Self::SyncNetwork { .. } => None,
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Stop { .. } => "stop",
+            Self::Remove { .. } => "remove",
+            Self::CheckSource { .. } => "check-source",
+            Self::CheckDestination { .. } => "check-destination",
+            Self::Prepare { .. } => "prepare",
+            Self::Freeze { .. } => "freeze",
+            Self::Transfer { .. } => "transfer",
+            Self::Stage { .. } => "stage",
+            Self::Resume { .. } => "resume",
+            Self::Discard { .. } => "discard",
+            Self::Thaw { .. } => "thaw",
+            Self::Release { .. } => "release",
+            Self::SyncNetwork { .. } => "sync-network",
+        }
+    }
+}
+
+/// What a command that succeeded found or made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    Running {
+        pid: i32,
+    },
+    Stopped {
+        exit: Exit,
+    },
+    /// `need`: bytes that the destination must have room for.
+    Checked {
+        need: u64,
+    },
+    /// Steps of the freeze so far, in order.
+    Frozen {
+        steps: Vec<FreezeStep>,
+    },
+    Transferred {
+        bytes: u64,
+        steps: Vec<FreezeStep>,
+    },
+    Staged {
+        steps: Vec<FreezeStep>,
+    },
+    Resumed {
+        pid: i32,
+        steps: Vec<FreezeStep>,
+    },
+}
+
+/// What went wrong, for whom, and whether to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The command claims a generation that is behind.
+    Stale,
+    /// The instance, image or network is not here.
+    NotFound,
+    /// The instance is in a state in which this can't be done.
+    WrongState,
+    /// The container's command does not exist in its image (exit code 127).
+    CommandNotFound,
+    /// The container's command can't be executed (exit code 126).
+    CommandNotExecutable,
+    /// The host lacks something: room, CRIU, a kernel feature.
+    Unfit,
+    /// The other host could not be reached or broke off.
+    Peer,
+    /// Anything else; the text says it.
+    Internal,
+}
+
+/// A command that failed. What it had begun was undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandFailure {
+    pub kind: FailureKind,
+    /// The whole chain of causes, the outermost first.
+    pub message: String,
+}
+
+impl CommandFailure {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+/// What an agent says unasked: when its session begins, at every heartbeat, and at once when an
+/// instance changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentReport {
+    pub facts: HostFacts,
+    /// Free bytes under the data root now.
+    pub disk_free: u64,
+    /// Every instance on this host: one that is not listed is not there.
+    pub instances: Vec<InstanceReport>,
+    pub images: Vec<ImageSummary>,
+}

@@ -1,0 +1,39 @@
+//! The words of Godwit as types: ids, generation, digest, units, the container specification,
+//! what agents are asked and what they answer, and the views that people read.
+//!
+//! Everything here is plain data with checked constructors. It knows no runtime, no wire and no
+//! Raft: `proto` carries these values as versioned documents, `controller/core` decides over
+//! them, `runtime` acts on them.
+
+mod command;
+mod digest;
+mod generation;
+mod host;
+mod id;
+mod image;
+mod instance;
+mod migration;
+mod network;
+mod refusal;
+mod spec;
+mod units;
+mod view;
+
+pub use command::{AgentCommand, AgentReport, CommandFailure, FailureKind, Outcome, Verb};
+pub use digest::{Digest, DigestError};
+pub use generation::Generation;
+pub use host::{CgroupMode, HostFacts};
+pub use id::{
+    ContainerId, ContainerName, HostName, IdError, MemberName, MigrationId, NetworkName,
+    OperationId,
+};
+pub use image::{ImageConfig, ImageName, ImageSummary};
+pub use instance::{Exit, InstanceReport, InstanceState};
+pub use migration::{FreezeStep, MigrationTimes, Phase};
+pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
+pub use refusal::Refusal;
+pub use spec::{ContainerSpec, Limits};
+pub use units::{ByteSize, Cpus, UnitError};
+pub use view::{
+    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
+};

@@ -1,0 +1,84 @@
+//! Why the cluster says no. One variant per reason, with the object it is about.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet};
+
+/// A request that was understood and refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+pub enum Refusal {
+    #[error("no container `{name}`")]
+    UnknownContainer { name: String },
+    #[error("container id prefix `{prefix}` fits more than one container")]
+    AmbiguousContainer { prefix: String },
+    #[error("no host `{host}`")]
+    UnknownHost { host: String },
+    #[error("no network `{network}`")]
+    UnknownNetwork { network: String },
+    #[error("no migration `{migration}`")]
+    UnknownMigration { migration: String },
+    #[error("container name `{name}` is in use")]
+    NameInUse { name: ContainerName },
+    #[error("network name `{network}` is in use")]
+    NetworkInUse { network: NetworkName },
+    #[error("subnet {subnet} overlaps network `{network}`")]
+    SubnetOverlaps {
+        subnet: Subnet,
+        network: NetworkName,
+    },
+    #[error("network `{network}` has no free address")]
+    NoFreeAddress { network: NetworkName },
+    #[error("no host is up that has image `{image}`")]
+    NoHostForImage { image: String },
+    #[error("host `{host}` is down")]
+    HostDown { host: HostName },
+    #[error("host `{host}` does not have image `{image}`")]
+    ImageMissing { host: HostName, image: String },
+    #[error("host `{host}` has no room: {need} bytes needed, {free} free")]
+    NoRoom {
+        host: HostName,
+        need: u64,
+        free: u64,
+    },
+    #[error("host `{host}` can't checkpoint or restore: {problem}")]
+    NoCriu { host: HostName, problem: String },
+    #[error("container `{name}` is already on host `{host}`")]
+    AlreadyThere { name: ContainerName, host: HostName },
+    #[error("container `{name}` is not running ({status})")]
+    NotRunning { name: ContainerName, status: String },
+    #[error("container `{name}` is running; stop it first or use force")]
+    StillRunning { name: ContainerName },
+    #[error("container `{name}` is being moved by migration {migration} ({phase})")]
+    Migrating {
+        name: ContainerName,
+        migration: MigrationId,
+        phase: Phase,
+    },
+    #[error("migration {migration} is in phase {phase}, {wanted} does not follow")]
+    WrongPhase {
+        migration: MigrationId,
+        phase: Phase,
+        wanted: Phase,
+    },
+    #[error("generation {given} is behind {current}: the sender no longer owns the container")]
+    StaleGeneration {
+        given: Generation,
+        current: Generation,
+    },
+    #[error("`{what}` is not valid: {problem}")]
+    Invalid { what: String, problem: String },
+}
+
+impl Refusal {
+    /// Whether the object asked for does not exist, as against being in the wrong state.
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownContainer { .. }
+                | Self::UnknownHost { .. }
+                | Self::UnknownNetwork { .. }
+                | Self::UnknownMigration { .. }
+        )
+    }
+}

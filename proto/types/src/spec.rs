@@ -1,0 +1,35 @@
+//! What a user asked for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, ContainerName, Cpus, Digest, ImageName, NetworkAttachment};
+
+/// Everything that any host needs to run a container, complete: nothing in it depends on the
+/// host. It never changes after the container was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub name: ContainerName,
+    /// As the user typed it.
+    pub image: ImageName,
+    /// The image's id, so that the same name on another host can't mean another image.
+    pub image_id: Digest,
+    /// Empty: the image's own command.
+    pub command: Vec<String>,
+    /// `KEY=value`; wins over the image's.
+    pub env: Vec<String>,
+    pub limits: Limits,
+    /// None: a network namespace with nothing but loopback.
+    pub network: Option<NetworkAttachment>,
+    /// Empty: the first twelve digits of the container's id.
+    #[serde(default)]
+    pub hostname: String,
+}
+
+/// Upper bounds; None: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub memory: Option<ByteSize>,
+    pub cpus: Option<Cpus>,
+    pub pids: Option<u32>,
+}

@@ -1,0 +1,117 @@
+//! What people and programs read: `--format json` prints these as they are.
+
+use std::{fmt, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, Generation, HostFacts,
+    HostName, ImageName, MemberName, MigrationId, MigrationTimes, NetworkName, Phase, Subnet,
+};
+
+/// A container's state in one word, and what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Status {
+    /// Accepted, its host is making it.
+    Creating,
+    Running,
+    Exited {
+        exit: Exit,
+    },
+    /// It could not be started, or its instance is gone.
+    Failed {
+        reason: String,
+    },
+    Removing,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Creating => f.pad("creating"),
+            Self::Running => f.pad("running"),
+            Self::Exited { exit } => f.pad(&format!("exited ({})", exit.code)),
+            Self::Failed { .. } => f.pad("failed"),
+            Self::Removing => f.pad("removing"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerView {
+    pub id: ContainerId,
+    pub name: ContainerName,
+    pub status: Status,
+    /// The host that owns it.
+    pub host: HostName,
+    /// Whether that host's agent is in contact: when not, `status` is the last known.
+    pub host_up: bool,
+    pub generation: Generation,
+    /// The host's pid of the first process, when known.
+    pub pid: Option<i32>,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// The migration under way.
+    pub migration: Option<MigrationId>,
+    pub spec: ContainerSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    pub name: HostName,
+    /// In contact with the leader.
+    pub up: bool,
+    /// `address:port` of its agent.
+    pub address: String,
+    pub containers: u32,
+    /// None: it was never in contact with this leader.
+    pub facts: Option<HostFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    pub name: MemberName,
+    pub address: String,
+    pub leader: bool,
+    /// Whether the leader hears from it.
+    pub reachable: bool,
+    /// Raft term and last applied index as this member's leader knows them.
+    pub term: u64,
+    pub applied: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub name: NetworkName,
+    pub subnet: Subnet,
+    pub gateway: Ipv4Addr,
+    pub vni: u32,
+    pub containers: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    pub name: ImageName,
+    pub id: Digest,
+    pub size: ByteSize,
+    /// Seconds since 1970; 0: not said.
+    pub created: i64,
+    /// The hosts that have it.
+    pub hosts: Vec<HostName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationView {
+    pub id: MigrationId,
+    pub container: ContainerId,
+    pub name: ContainerName,
+    pub from: HostName,
+    pub to: HostName,
+    pub phase: Phase,
+    /// Why it was aborted.
+    pub error: Option<String>,
+    /// Milliseconds since 1970.
+    pub started_ms: u64,
+    pub times: MigrationTimes,
+}
