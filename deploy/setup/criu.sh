@@ -8,7 +8,7 @@
 #   $GODWIT_LIB/criu          -> criu-XXXXXX, switched by one rename
 #   $GODWIT_LIB/criu-XXXXXX/  the unpacked packages; rpath and interpreter in
 #                             the binary name this directory by absolute path
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # $scratch is setup.sh's
 
 criu_version() {
     "$1" --version 2>/dev/null | awk '/^Version:/ { print $2; exit }'
