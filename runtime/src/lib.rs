@@ -5,3 +5,8 @@
 //! (`godwit-shim`, one process per container) is its other half and is spoken to through
 //! [`shim::Client`].
 
+pub mod checkpoint;
+pub mod log;
+mod runtime;
+
+pub use runtime::{Config, Runtime, RuntimeError};

@@ -1,0 +1,17 @@
+//! How large and how long anything on the wire may be. A peer that exceeds one is refused
+//! before memory is taken for it.
+
+use std::time::Duration;
+
+/// A message that carries documents (gRPC's own default).
+pub const MESSAGE: usize = 4 << 20;
+/// A Raft message: a snapshot of the state is the largest.
+pub const RAFT_MESSAGE: usize = 16 << 20;
+/// The bytes of one chunk of an image, a log or a checkpoint.
+pub const CHUNK: usize = 256 << 10;
+/// TCP connect and TLS handshake together.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How often an agent reports when nothing changes.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A session that was silent this long is over.
+pub const SESSION_TIMEOUT: Duration = Duration::from_millis(2500);

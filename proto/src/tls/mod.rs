@@ -1,0 +1,24 @@
+//! TLS 1.3 with certificates on both sides, and identities in them.
+//!
+//! The cluster has one certificate authority ([`Authority`]). A certificate names its holder by
+//! a URI, `godwit://CLUSTER/ROLE/NAME` ([`Identity`]); nothing else in it means anything to us.
+//! A server learns its caller from it ([`accept`]); a client that dials a host or a member
+//! insists on the one it meant ([`connect`]).
+
+mod accept;
+mod authority;
+mod connect;
+mod credentials;
+mod identity;
+
+pub use accept::{Peer, incoming};
+pub use authority::{Authority, AuthorityError};
+pub use connect::{Target, channel, dial};
+pub use credentials::{Credentials, CredentialsError};
+pub use identity::{Identity, IdentityError, Role};
+
+/// Chooses the process's cryptography. Every `main` calls it first.
+pub fn install_crypto() {
+    // An error means that it was already chosen, by the same call.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
