@@ -7,6 +7,7 @@
 //! `godwit-types`, carried as versioned [`document`]s.
 
 pub mod authz;
+pub mod config;
 pub mod document;
 pub mod failure;
 pub mod limits;
