@@ -16,6 +16,13 @@ criu_version() {
 
 criu_works() { [ -x "$1" ] && "$1" check >/dev/null 2>&1; }
 
+# Why the check failed, in CRIU's own words, on one line.
+criu_complaint() {
+    local said
+    said=$("$1" check 2>&1 | grep Error | head -n1) || true
+    printf '%s' "${said:-its check failed}"
+}
+
 ensure_criu() {
     local criu=$GODWIT_LIB/criu/bin/criu system
     if criu_works "$criu"; then
@@ -63,7 +70,7 @@ build_criu_bundle() {
                 switch_criu "$bundle"
                 return 0
             fi
-            refusals+="CRIU $(criu_version "$criu") does not work on Linux $(uname -r): $("$criu" check 2>&1 | grep -m1 Error || echo "its check failed")"$'\n'
+            refusals+="CRIU $(criu_version "$criu") does not work on Linux $(uname -r): $(criu_complaint "$criu")"$'\n'
         else
             refusals+="$mirror does not serve it"$'\n'
         fi
