@@ -17,6 +17,8 @@
 #
 # Progress goes to stderr, the summary to stdout. Exit codes: 0 done, 1 failed,
 # 2 wrong usage, 77 not root.
+
+# shellcheck source-path=SCRIPTDIR
 set -eEuo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -26,7 +28,6 @@ GODWIT_LIB=$(realpath -m -- "${GODWIT_LIB:-/usr/local/lib/godwit}")
 GODWIT_SETUP_OUT=$(realpath -m -- "${GODWIT_SETUP_OUT:-$repo/target/setup/images}")
 scratch=
 
-# shellcheck source-path=SCRIPTDIR
 # shellcheck source=setup/packages.sh
 . "$here/setup/packages.sh"
 # shellcheck source=setup/private_apt.sh
@@ -44,7 +45,7 @@ die() {
     exit 1
 }
 
-usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 require_root() {
     [ "$(id -u)" -ne 0 ] || return 0
