@@ -1,1 +1,28 @@
-//! placeholder
+//! What the cluster knows and how it may change: the replicated state machine, pure.
+//!
+//! Every member feeds the same [`Command`]s to [`apply`] in the same order and ends with the
+//! same [`State`]. Ids and times come in with the command; there is no clock, no randomness and
+//! no map without an order here. [`next_step`] says what the leader has to ask of which host;
+//! asking is `controller`'s work.
+
+mod apply;
+mod command;
+mod invariants;
+mod phase;
+mod query;
+mod schedule;
+mod state;
+mod step;
+mod view;
+
+pub use apply::{Applied, apply};
+pub use command::{Command, NewContainer, Record};
+pub use invariants::check;
+pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
+pub use query::{find_container, find_migration, find_network, table};
+pub use schedule::{Candidate, choose};
+pub use state::{
+    Container, DEFAULT_NETWORK, Desired, FORMAT, Host, Migration, Network, State, StateError,
+};
+pub use step::{Ask, Memory, Step, container_operation, next_step, operation};
+pub use view::{container_view, container_views, host_views, migration_view, network_view};

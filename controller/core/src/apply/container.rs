@@ -1,0 +1,219 @@
+//! Containers: made, reported, stopped, removed.
+
+use godwit_types::{
+    ContainerId, ContainerSpec, Generation, HostName, InstanceState, Refusal, Status,
+};
+
+use super::{Applied, network};
+use crate::{
+    command::NewContainer,
+    state::{Container, Desired, State},
+};
+
+pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, Refusal> {
+    if let Some(old) = state.containers.get(&new.id)
+        && old.spec.name == new.name
+    {
+        return Ok(Applied::Unchanged);
+    }
+    let mut containers = state.containers.values();
+    if containers.any(|c| c.spec.name == new.name || c.id == new.id) {
+        return Err(Refusal::NameInUse {
+            name: new.name.clone(),
+        });
+    }
+    if !state.hosts.contains_key(&new.host) {
+        return Err(Refusal::UnknownHost {
+            host: new.host.to_string(),
+        });
+    }
+    let attachment = match &new.network {
+        Some(name) => Some(network::free_address(state, name)?),
+        None => None,
+    };
+    if let Some(attachment) = &attachment {
+        network::take(state, attachment, &new.id);
+    }
+    let container = Container {
+        id: new.id.clone(),
+        spec: ContainerSpec {
+            name: new.name.clone(),
+            image: new.image.clone(),
+            image_id: new.image_id.clone(),
+            command: new.command.clone(),
+            env: new.env.clone(),
+            limits: new.limits,
+            network: attachment,
+            hostname: new.hostname.clone(),
+        },
+        host: new.host.clone(),
+        generation: Generation::FIRST,
+        desired: Desired::Running,
+        status: Status::Creating,
+        pid: None,
+        created_ms: new.created_ms,
+        migration: None,
+    };
+    state.containers.insert(new.id.clone(), container);
+    Ok(Applied::Changed)
+}
+
+/// Only the owner is heard, and only by the present generation: anything else is of the past.
+pub(super) fn report(
+    state: &mut State,
+    host: &HostName,
+    id: &ContainerId,
+    generation: Generation,
+    instance: Option<&InstanceState>,
+) -> Applied {
+    let Some(container) = state.containers.get_mut(id) else {
+        return Applied::Unchanged;
+    };
+    if container.host != *host || container.generation != generation {
+        return Applied::Unchanged;
+    }
+    let Some((status, pid)) = observed(container, instance) else {
+        return Applied::Unchanged;
+    };
+    let running = status == Status::Running;
+    if container.status == status && container.pid == pid {
+        return Applied::Unchanged;
+    }
+    if !running && matches!(container.desired, Desired::Stopped { .. }) {
+        container.desired = Desired::Running;
+    }
+    container.status = status;
+    container.pid = pid;
+    Applied::Changed
+}
+
+/// The status that follows from what the owner says, None where it says nothing new.
+fn observed(
+    container: &Container,
+    instance: Option<&InstanceState>,
+) -> Option<(Status, Option<i32>)> {
+    if container.status == Status::Removing {
+        return None;
+    }
+    match instance {
+        Some(InstanceState::Running { pid }) => Some((Status::Running, Some(*pid))),
+        Some(InstanceState::Exited { exit }) => Some((Status::Exited { exit: *exit }, None)),
+        Some(InstanceState::Lost { reason }) => {
+            let reason = reason.clone();
+            Some((Status::Failed { reason }, None))
+        }
+        // Held for a migration, or not started yet: the status stands.
+        Some(
+            InstanceState::Created | InstanceState::Frozen { .. } | InstanceState::Staged { .. },
+        ) => None,
+        None if container.status == Status::Running => {
+            let reason = "its host no longer has it".to_owned();
+            Some((Status::Failed { reason }, None))
+        }
+        None => None,
+    }
+}
+
+fn get<'a>(state: &'a mut State, id: &ContainerId) -> Result<&'a mut Container, Refusal> {
+    let found = state.containers.get_mut(id);
+    found.ok_or_else(|| Refusal::UnknownContainer {
+        name: id.short().to_owned(),
+    })
+}
+
+/// Refuses while the container is being moved.
+pub(super) fn settled(state: &State, id: &ContainerId) -> Result<(), Refusal> {
+    let container = state.containers.get(id);
+    let migration = container
+        .and_then(|c| c.migration.as_ref())
+        .and_then(|id| state.migrations.get(id));
+    match migration {
+        Some(migration) => Err(Refusal::Migrating {
+            name: migration.name.clone(),
+            migration: migration.id.clone(),
+            phase: migration.phase,
+        }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn begin_stop(
+    state: &mut State,
+    id: &ContainerId,
+    grace_ms: u64,
+) -> Result<Applied, Refusal> {
+    settled(state, id)?;
+    let container = get(state, id)?;
+    if container.status != Status::Running {
+        return Err(Refusal::NotRunning {
+            name: container.spec.name.clone(),
+            status: container.status.to_string(),
+        });
+    }
+    let desired = Desired::Stopped { grace_ms };
+    if container.desired == desired {
+        return Ok(Applied::Unchanged);
+    }
+    container.desired = desired;
+    Ok(Applied::Changed)
+}
+
+pub(super) fn cancel_stop(state: &mut State, id: &ContainerId) -> Result<Applied, Refusal> {
+    let container = get(state, id)?;
+    if matches!(container.desired, Desired::Stopped { .. }) {
+        container.desired = Desired::Running;
+        Ok(Applied::Changed)
+    } else {
+        Ok(Applied::Unchanged)
+    }
+}
+
+pub(super) fn begin_remove(
+    state: &mut State,
+    id: &ContainerId,
+    force: bool,
+) -> Result<Applied, Refusal> {
+    settled(state, id)?;
+    let container = get(state, id)?;
+    match container.status {
+        Status::Removing => return Ok(Applied::Unchanged),
+        Status::Creating | Status::Running if !force => {
+            return Err(Refusal::StillRunning {
+                name: container.spec.name.clone(),
+            });
+        }
+        _ => {}
+    }
+    container.status = Status::Removing;
+    container.desired = Desired::Removed;
+    container.pid = None;
+    Ok(Applied::Changed)
+}
+
+pub(super) fn removed(state: &mut State, id: &ContainerId) -> Result<Applied, Refusal> {
+    settled(state, id)?;
+    let Some(container) = state.containers.remove(id) else {
+        return Ok(Applied::Unchanged);
+    };
+    if let Some(attachment) = container.spec.network {
+        network::free(state, &attachment.network.name, attachment.address);
+    }
+    Ok(Applied::Changed)
+}
+
+pub(super) fn mark_failed(
+    state: &mut State,
+    id: &ContainerId,
+    reason: &str,
+) -> Result<Applied, Refusal> {
+    let container = get(state, id)?;
+    let status = Status::Failed {
+        reason: reason.to_owned(),
+    };
+    if container.status == status || container.status == Status::Removing {
+        return Ok(Applied::Unchanged);
+    }
+    container.status = status;
+    container.pid = None;
+    Ok(Applied::Changed)
+}

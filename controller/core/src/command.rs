@@ -1,0 +1,108 @@
+//! Everything that can change the state. Stored in the Raft log as JSON: a field is added with a
+//! default, never renamed.
+
+use std::net::Ipv4Addr;
+
+use godwit_types::{
+    ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, ImageName, InstanceState,
+    Limits, MigrationId, NetworkName, Phase, Subnet,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+// Not `command`: a new container has a field of that name.
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Command {
+    /// The first leader names the cluster.
+    Init {
+        cluster: String,
+    },
+    /// An agent said hello: it is new, or its address changed.
+    HostSeen {
+        name: HostName,
+        address: String,
+        underlay: Ipv4Addr,
+    },
+    /// No subnet: a free one is chosen.
+    CreateNetwork {
+        name: NetworkName,
+        subnet: Option<Subnet>,
+    },
+    CreateContainer(Box<NewContainer>),
+    /// What the agent of `host` says of an instance. No state: the instance is not there.
+    ReportInstance {
+        host: HostName,
+        container: ContainerId,
+        generation: Generation,
+        state: Option<InstanceState>,
+    },
+    BeginStop {
+        container: ContainerId,
+        grace_ms: u64,
+    },
+    /// The host could not stop it.
+    CancelStop {
+        container: ContainerId,
+    },
+    BeginRemove {
+        container: ContainerId,
+        force: bool,
+    },
+    /// Nothing of it is left on its host.
+    Removed {
+        container: ContainerId,
+    },
+    MarkFailed {
+        container: ContainerId,
+        reason: String,
+    },
+    StartMigration {
+        id: MigrationId,
+        container: ContainerId,
+        to: HostName,
+        started_ms: u64,
+    },
+    /// What leads to this phase has been done. `Committed` is the one commit point.
+    Advance {
+        migration: MigrationId,
+        to: Phase,
+        #[serde(default)]
+        record: Record,
+    },
+    /// Before the commit only: both sides are to be undone.
+    Abort {
+        migration: MigrationId,
+        error: String,
+    },
+}
+
+/// A container as it is asked for; its address is allocated when the command is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewContainer {
+    pub id: ContainerId,
+    pub name: ContainerName,
+    pub image: ImageName,
+    pub image_id: Digest,
+    pub command: Vec<String>,
+    pub env: Vec<String>,
+    pub limits: Limits,
+    #[serde(default)]
+    pub hostname: String,
+    /// None: only loopback.
+    pub network: Option<NetworkName>,
+    pub host: HostName,
+    pub created_ms: u64,
+}
+
+/// What a phase has to tell. Everything is optional; 0 and empty say nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Appended to those of the phases before.
+    pub steps: Vec<FreezeStep>,
+    pub bytes: u64,
+    pub freeze_started_ms: Option<u64>,
+    pub freeze_us: u64,
+    pub total_us: u64,
+    pub pid: Option<i32>,
+}

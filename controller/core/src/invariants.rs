@@ -1,0 +1,151 @@
+//! What must hold whatever the commands were. Checked after every command in debug builds, and
+//! by the tests that run whole clusters.
+
+use std::collections::BTreeSet;
+
+use godwit_types::{ContainerId, Phase, Status};
+
+use crate::state::{Container, State};
+
+/// Answers the first thing that does not hold in `now`, or between `before` and `now`.
+pub fn check(before: &State, now: &State) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for (id, container) in &now.containers {
+        if *id != container.id {
+            return Err(format!(
+                "container {} is filed under another id",
+                id.short()
+            ));
+        }
+        if !names.insert(&container.spec.name) {
+            return Err(format!("name `{}` is used twice", container.spec.name));
+        }
+        if !now.hosts.contains_key(&container.host) {
+            return Err(format!("{} belongs to an unknown host", id.short()));
+        }
+        migration_of(now, container)?;
+        address_of(now, container)?;
+        if let Some(old) = before.containers.get(id) {
+            owner_between(before, now, old, container)?;
+        }
+    }
+    for (name, network) in &now.networks {
+        if *name != network.spec.name {
+            return Err(format!("network `{name}` is filed under another name"));
+        }
+        for (address, container) in &network.addresses {
+            let holder = now.containers.get(container);
+            let attached = holder.and_then(|c| c.spec.network.as_ref());
+            if attached.is_none_or(|a| a.network.name != *name || a.address != *address) {
+                return Err(format!("{address} in `{name}` is held by nobody"));
+            }
+        }
+        let others = now.networks.values().filter(|o| o.spec.name != *name);
+        for other in others {
+            if other.spec.vni == network.spec.vni {
+                return Err(format!("VNI {} is used twice", other.spec.vni));
+            }
+            if other.spec.subnet.overlaps(&network.spec.subnet) {
+                return Err(format!("subnet of `{name}` overlaps another"));
+            }
+        }
+        let version = before.networks.get(name).map_or(0, |old| old.version);
+        if network.version < version {
+            return Err(format!("version of network `{name}` fell"));
+        }
+    }
+    let mut moving: BTreeSet<&ContainerId> = BTreeSet::new();
+    for migration in now.active_migrations() {
+        if !moving.insert(&migration.container) {
+            return Err(format!(
+                "{} is moved twice at once",
+                migration.container.short()
+            ));
+        }
+        let owner = now.containers.get(&migration.container);
+        if owner.and_then(|c| c.migration.as_ref()) != Some(&migration.id) {
+            return Err(format!("migration {} moves nothing", migration.id));
+        }
+    }
+    for (id, old) in &before.migrations {
+        let phase = now.migrations.get(id).map(|m| m.phase);
+        if old.phase.is_committed() && phase.is_some_and(|phase| !phase.is_committed()) {
+            return Err(format!("migration {id} went back behind its commit"));
+        }
+        if phase.is_none() && !old.phase.is_final() {
+            return Err(format!("migration {id} vanished"));
+        }
+    }
+    Ok(())
+}
+
+fn migration_of(now: &State, container: &Container) -> Result<(), String> {
+    let Some(id) = &container.migration else {
+        return Ok(());
+    };
+    let short = container.id.short();
+    let migration = now
+        .migrations
+        .get(id)
+        .filter(|m| m.container == container.id && !m.phase.is_final())
+        .ok_or_else(|| format!("{short} names migration {id}, which does not move it"))?;
+    if container.status == Status::Removing {
+        return Err(format!("{short} is removed while it is moved"));
+    }
+    let (host, generation) = if migration.phase.is_committed() {
+        (&migration.to, migration.generation.next())
+    } else {
+        (&migration.from, migration.generation)
+    };
+    if container.host != *host || container.generation != generation {
+        return Err(format!(
+            "{short} belongs to `{}` by {}, but migration {id} is {}",
+            container.host, container.generation, migration.phase
+        ));
+    }
+    Ok(())
+}
+
+fn address_of(now: &State, container: &Container) -> Result<(), String> {
+    let Some(attachment) = &container.spec.network else {
+        return Ok(());
+    };
+    let holder = now
+        .networks
+        .get(&attachment.network.name)
+        .and_then(|network| network.addresses.get(&attachment.address));
+    if holder == Some(&container.id) {
+        Ok(())
+    } else {
+        Err(format!(
+            "{} does not hold its address",
+            container.id.short()
+        ))
+    }
+}
+
+/// A container changes its owner by one commit alone, and by one generation.
+fn owner_between(
+    before: &State,
+    now: &State,
+    old: &Container,
+    new: &Container,
+) -> Result<(), String> {
+    let short = new.id.short();
+    if new.generation < old.generation {
+        return Err(format!("generation of {short} fell"));
+    }
+    if old.host == new.host && old.generation == new.generation {
+        return Ok(());
+    }
+    let committed = old.migration.as_ref().is_some_and(|id| {
+        let was = before.migrations.get(id).map(|m| m.phase);
+        let is = now.migrations.get(id).map(|m| m.phase);
+        was == Some(Phase::Staged) && is == Some(Phase::Committed)
+    });
+    if committed && new.generation == old.generation.next() {
+        Ok(())
+    } else {
+        Err(format!("{short} changed its owner without a commit"))
+    }
+}

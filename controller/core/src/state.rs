@@ -1,0 +1,173 @@
+//! What every member knows, and how it is written down.
+//!
+//! Stored as JSON, `{"version":1,"state":{…}}`. A change that an older reader could misread
+//! raises [`FORMAT`] and brings an upgrade step in [`State::from_json`].
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use godwit_types::{
+    ContainerId, ContainerName, ContainerSpec, Generation, HostName, MigrationId, MigrationTimes,
+    NetworkName, NetworkSpec, Phase, Status,
+};
+use serde::{Deserialize, Serialize};
+
+/// The version this build writes and the highest it reads.
+pub const FORMAT: u32 = 1;
+/// The network that a cluster is born with.
+pub const DEFAULT_NETWORK: &str = "default";
+const DEFAULT_SUBNET: &str = "10.88.0.0/16";
+const DEFAULT_VNI: u32 = 1;
+
+/// The whole replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Empty until the first leader's `Init`.
+    pub cluster: String,
+    pub hosts: BTreeMap<HostName, Host>,
+    pub networks: BTreeMap<NetworkName, Network>,
+    pub containers: BTreeMap<ContainerId, Container>,
+    pub migrations: BTreeMap<MigrationId, Migration>,
+}
+
+/// A machine with an agent, from the moment its agent was first heard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// `address:port` of its agent.
+    pub address: String,
+    /// Where VXLAN packets for it go.
+    pub underlay: Ipv4Addr,
+}
+
+/// A cluster network and who has which of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub spec: NetworkSpec,
+    /// Grows whenever the table that agents must have changes.
+    pub version: u64,
+    pub addresses: BTreeMap<Ipv4Addr, ContainerId>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "desired", rename_all = "lowercase")]
+pub enum Desired {
+    Running,
+    Stopped { grace_ms: u64 },
+    Removed,
+}
+
+/// The logical thing a user asked for, and what its owner last said of its instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: ContainerId,
+    pub spec: ContainerSpec,
+    /// The owner.
+    pub host: HostName,
+    /// By what right it is the owner.
+    pub generation: Generation,
+    pub desired: Desired,
+    pub status: Status,
+    pub pid: Option<i32>,
+    pub created_ms: u64,
+    /// The one migration under way.
+    pub migration: Option<MigrationId>,
+}
+
+/// One move of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migration {
+    pub id: MigrationId,
+    pub container: ContainerId,
+    /// Kept, since the container may be removed later.
+    pub name: ContainerName,
+    pub from: HostName,
+    pub to: HostName,
+    /// The source's: the destination's after the commit is the next one.
+    pub generation: Generation,
+    pub phase: Phase,
+    pub error: Option<String>,
+    pub started_ms: u64,
+    /// When the leader asked for the freeze, so that the next leader can tell how long it took.
+    #[serde(default)]
+    pub freeze_started_ms: Option<u64>,
+    pub times: MigrationTimes,
+}
+
+/// Why a stored state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("state format {0} is newer than {FORMAT}, the highest this program reads; upgrade it")]
+    Version(u32),
+    #[error("stored state is not valid")]
+    Json(#[from] serde_json::Error),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    state: &'a State,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    state: State,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let name = NetworkName::new(DEFAULT_NETWORK).expect("a valid literal");
+        let spec = NetworkSpec {
+            name: name.clone(),
+            vni: DEFAULT_VNI,
+            subnet: DEFAULT_SUBNET.parse().expect("a valid literal"),
+        };
+        let network = Network {
+            spec,
+            version: 1,
+            addresses: BTreeMap::new(),
+        };
+        Self {
+            cluster: String::new(),
+            hosts: BTreeMap::new(),
+            networks: BTreeMap::from([(name, network)]),
+            containers: BTreeMap::new(),
+            migrations: BTreeMap::new(),
+        }
+    }
+}
+
+impl State {
+    /// Writes the state with its version.
+    pub fn to_json(&self) -> Vec<u8> {
+        let written = Written {
+            version: FORMAT,
+            state: self,
+        };
+        serde_json::to_vec(&written).expect("every key of the state is text")
+    }
+
+    /// Reads a state of this version or an older one.
+    pub fn from_json(json: &[u8]) -> Result<Self, StateError> {
+        // The version first: the rest of a newer one need not parse.
+        let Version { version } = serde_json::from_slice(json)?;
+        if version > FORMAT {
+            return Err(StateError::Version(version));
+        }
+        Ok(serde_json::from_slice::<Read>(json)?.state)
+    }
+
+    /// Containers that this host owns.
+    pub fn owned_by<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Container> {
+        self.containers.values().filter(move |c| c.host == *host)
+    }
+
+    /// Migrations that some step follows.
+    pub fn active_migrations(&self) -> impl Iterator<Item = &Migration> {
+        self.migrations.values().filter(|m| !m.phase.is_final())
+    }
+}

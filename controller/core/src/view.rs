@@ -1,0 +1,75 @@
+//! The state as people read it. What only the leader's memory knows comes in as arguments.
+
+use std::collections::BTreeMap;
+
+use godwit_types::{ContainerView, HostFacts, HostName, HostView, MigrationView, NetworkView};
+
+use crate::state::{Container, Migration, Network, State};
+
+pub fn container_view(container: &Container, host_up: bool) -> ContainerView {
+    ContainerView {
+        id: container.id.clone(),
+        name: container.spec.name.clone(),
+        status: container.status.clone(),
+        host: container.host.clone(),
+        host_up,
+        generation: container.generation,
+        pid: container.pid,
+        created_ms: container.created_ms,
+        migration: container.migration.clone(),
+        spec: container.spec.clone(),
+    }
+}
+
+/// Every container, the newest first.
+pub fn container_views(state: &State, up: impl Fn(&HostName) -> bool) -> Vec<ContainerView> {
+    let mut views: Vec<_> = state
+        .containers
+        .values()
+        .map(|container| container_view(container, up(&container.host)))
+        .collect();
+    views.sort_by(|a, b| b.created_ms.cmp(&a.created_ms).then(a.id.cmp(&b.id)));
+    views
+}
+
+/// Every host; `seen` has those in contact with whether they are up, and their facts.
+pub fn host_views(
+    state: &State,
+    seen: &BTreeMap<HostName, (bool, Option<HostFacts>)>,
+) -> Vec<HostView> {
+    let view = |(name, host): (&HostName, &crate::state::Host)| {
+        let (up, facts) = seen.get(name).cloned().unwrap_or((false, None));
+        HostView {
+            name: name.clone(),
+            up,
+            address: host.address.clone(),
+            containers: state.owned_by(name).count() as u32,
+            facts,
+        }
+    };
+    state.hosts.iter().map(view).collect()
+}
+
+pub fn network_view(network: &Network) -> NetworkView {
+    NetworkView {
+        name: network.spec.name.clone(),
+        subnet: network.spec.subnet,
+        gateway: network.spec.subnet.gateway(),
+        vni: network.spec.vni,
+        containers: network.addresses.len() as u32,
+    }
+}
+
+pub fn migration_view(migration: &Migration) -> MigrationView {
+    MigrationView {
+        id: migration.id.clone(),
+        container: migration.container.clone(),
+        name: migration.name.clone(),
+        from: migration.from.clone(),
+        to: migration.to.clone(),
+        phase: migration.phase,
+        error: migration.error.clone(),
+        started_ms: migration.started_ms,
+        times: migration.times.clone(),
+    }
+}

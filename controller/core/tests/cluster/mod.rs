@@ -1,0 +1,125 @@
+//! A small cluster for the tests: three hosts, and commands with names that read well.
+
+#![allow(dead_code)]
+
+use godwit_core::{Applied, Command, NewContainer, Record, State, apply};
+use godwit_types::{
+    ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, InstanceState, Limits,
+    MigrationId, NetworkName, Phase, Refusal,
+};
+
+pub fn host(number: u8) -> HostName {
+    HostName::new(format!("h{number}")).unwrap()
+}
+
+pub fn container(number: u8) -> ContainerId {
+    ContainerId::from_bytes([number; 32])
+}
+
+pub fn migration(number: u8) -> MigrationId {
+    MigrationId::from_bytes([number; 8])
+}
+
+pub fn name(number: u8) -> ContainerName {
+    ContainerName::new(format!("c{number}")).unwrap()
+}
+
+pub fn seen(number: u8) -> Command {
+    Command::HostSeen {
+        name: host(number),
+        address: format!("192.0.2.{number}:7402"),
+        underlay: [192, 0, 2, number].into(),
+    }
+}
+
+pub fn create(number: u8, on: u8, network: Option<&str>) -> Command {
+    Command::CreateContainer(Box::new(NewContainer {
+        id: container(number),
+        name: name(number),
+        image: "redis".parse().unwrap(),
+        image_id: Digest::from_sha256([7; 32]),
+        command: vec!["redis-server".into()],
+        env: vec![],
+        limits: Limits::default(),
+        hostname: String::new(),
+        network: network.map(|name| NetworkName::new(name).unwrap()),
+        host: host(on),
+        created_ms: 1000 + u64::from(number),
+    }))
+}
+
+pub fn report(on: u8, number: u8, generation: u64, state: Option<InstanceState>) -> Command {
+    Command::ReportInstance {
+        host: host(on),
+        container: container(number),
+        generation: Generation(generation),
+        state,
+    }
+}
+
+pub fn running(on: u8, number: u8, generation: u64) -> Command {
+    let pid = 100 + i32::from(number);
+    report(on, number, generation, Some(InstanceState::Running { pid }))
+}
+
+pub fn start(id: u8, number: u8, to: u8) -> Command {
+    Command::StartMigration {
+        id: migration(id),
+        container: container(number),
+        to: host(to),
+        started_ms: 5000 + u64::from(id),
+    }
+}
+
+pub fn advance(id: u8, to: Phase) -> Command {
+    let record = Record {
+        steps: vec![FreezeStep {
+            name: to.to_string(),
+            micros: 10,
+        }],
+        ..Record::default()
+    };
+    Command::Advance {
+        migration: migration(id),
+        to,
+        record,
+    }
+}
+
+pub fn abort(id: u8, error: &str) -> Command {
+    Command::Abort {
+        migration: migration(id),
+        error: error.to_owned(),
+    }
+}
+
+pub fn must(state: &mut State, commands: &[Command]) {
+    for command in commands {
+        let applied = apply(state, command);
+        assert_eq!(applied, Ok(Applied::Changed), "{command:?}");
+    }
+}
+
+pub fn refused(state: &mut State, command: &Command) -> Refusal {
+    apply(state, command).expect_err("it must be refused")
+}
+
+/// Three hosts, and container 1 running on host 1 in the default network.
+pub fn cluster() -> State {
+    let mut state = State::default();
+    let init = Command::Init {
+        cluster: "blue".into(),
+    };
+    must(
+        &mut state,
+        &[
+            init,
+            seen(1),
+            seen(2),
+            seen(3),
+            create(1, 1, Some("default")),
+            running(1, 1, 1),
+        ],
+    );
+    state
+}
