@@ -1,0 +1,84 @@
+//! `godwit host ls`.
+
+use godwit_cli::client::Control;
+use godwit_proto::v1::Empty;
+use godwit_types::{CgroupMode, HostView};
+
+use crate::{
+    options::{Format, Global},
+    output::{self, table::table},
+};
+
+/// List the hosts
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also say, on standard error, what each host lacks
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
+    let mut cluster = global.cluster()?;
+    let call = async |mut control: Control| control.list_hosts(Empty {}).await;
+    let documents = cluster.ask(call).await?;
+    let hosts: Vec<HostView> = cluster.read_all(&documents)?;
+    match global.format {
+        Format::Json => output::json(&hosts)?,
+        Format::Table => {
+            let rows: Vec<_> = hosts.iter().map(row).collect();
+            let header = [
+                "NAME",
+                "STATUS",
+                "ADDRESS",
+                "CONTAINERS",
+                "KERNEL",
+                "CRIU",
+                "CGROUPS",
+                "CPUS",
+                "MEMORY",
+                "FREE",
+            ];
+            output::text(&table(header, &rows))?;
+        }
+    }
+    if args.verbose {
+        hosts.iter().flat_map(lacks).for_each(output::note);
+    }
+    Ok(0)
+}
+
+fn row(host: &HostView) -> [String; 10] {
+    let status = if host.up { "up" } else { "down" };
+    let facts = host.facts.as_ref();
+    let fact = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    [
+        host.name.to_string(),
+        status.to_owned(),
+        host.address.clone(),
+        host.containers.to_string(),
+        fact(facts.map(|facts| facts.kernel.clone())),
+        fact(facts.map(|facts| facts.criu.clone().unwrap_or_else(|| "none".into()))),
+        fact(facts.map(|facts| cgroups(facts.cgroups).to_owned())),
+        fact(facts.map(|facts| facts.cpus.to_string())),
+        fact(facts.map(|facts| facts.memory.to_string())),
+        fact(facts.map(|facts| facts.disk_free.to_string())),
+    ]
+}
+
+fn cgroups(mode: CgroupMode) -> &'static str {
+    match mode {
+        CgroupMode::V1 => "v1",
+        CgroupMode::Hybrid => "hybrid",
+        CgroupMode::V2 => "v2",
+    }
+}
+
+fn lacks(host: &HostView) -> Vec<String> {
+    let Some(facts) = &host.facts else {
+        return Vec::new();
+    };
+    let problems = facts.criu_problem.iter().chain(&facts.warnings);
+    problems
+        .map(|problem| format!("{}: {}", host.name, output::failure::shown(problem)))
+        .collect()
+}

@@ -1,0 +1,114 @@
+//! One file per command. Each takes its arguments, asks the library and prints the answer; what
+//! it returns is the program's exit code.
+
+mod cluster_init;
+mod completion;
+mod host_ls;
+mod image_load;
+mod image_ls;
+mod inspect;
+mod logs;
+mod member_ls;
+mod migrate;
+mod migration_inspect;
+mod migration_ls;
+mod network_create;
+mod network_ls;
+mod ps;
+mod rm;
+mod run;
+mod stop;
+mod version;
+
+use clap::Subcommand;
+
+use crate::options::Options;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Inspect(inspect::Args),
+    Stop(stop::Args),
+    Rm(rm::Args),
+    Migrate(migrate::Args),
+    /// Look at migrations
+    #[command(subcommand)]
+    Migration(Migration),
+    /// Load images onto hosts and list them
+    #[command(subcommand)]
+    Image(Image),
+    /// Make and list networks
+    #[command(subcommand)]
+    Network(Network),
+    /// Look at the hosts that run containers
+    #[command(subcommand)]
+    Host(Host),
+    /// Look at the members that govern the cluster
+    #[command(subcommand)]
+    Member(Member),
+    /// Make a cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    Version(version::Args),
+    Completion(completion::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Migration {
+    Ls(migration_ls::Args),
+    Inspect(migration_inspect::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    Load(image_load::Args),
+    Ls(image_ls::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Network {
+    Create(network_create::Args),
+    Ls(network_ls::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Host {
+    Ls(host_ls::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Member {
+    Ls(member_ls::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    Init(cluster_init::Args),
+}
+
+/// Runs a command and answers the exit code.
+pub async fn run(options: Options) -> anyhow::Result<u8> {
+    let global = &options.global;
+    match options.command {
+        Command::Run(args) => run::run(global, args).await,
+        Command::Ps(args) => ps::run(global, args).await,
+        Command::Logs(args) => logs::run(global, args).await,
+        Command::Inspect(args) => inspect::run(global, args).await,
+        Command::Stop(args) => stop::run(global, args).await,
+        Command::Rm(args) => rm::run(global, args).await,
+        Command::Migrate(args) => migrate::run(global, args).await,
+        Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
+        Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,
+        Command::Image(Image::Load(args)) => image_load::run(global, args).await,
+        Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
+        Command::Network(Network::Create(args)) => network_create::run(global, args).await,
+        Command::Network(Network::Ls(args)) => network_ls::run(global, args).await,
+        Command::Host(Host::Ls(args)) => host_ls::run(global, args).await,
+        Command::Member(Member::Ls(args)) => member_ls::run(global, args).await,
+        Command::Cluster(ClusterCommand::Init(args)) => cluster_init::run(global, args),
+        Command::Version(args) => version::run(global, args),
+        Command::Completion(args) => completion::run(args),
+    }
+}

@@ -1,0 +1,202 @@
+//! What to do next about a failure, where there is something to do.
+
+use std::error::Error;
+
+use godwit_proto::failure::Problem;
+use godwit_types::{CommandFailure, FailureKind, Refusal};
+use tonic::Code;
+
+use crate::{cluster::InitError, error::ClientError};
+
+/// The hint for the first error of the chain that has one.
+pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = if let Some(error) = error.downcast_ref::<ClientError>() {
+            of_client(error)
+        } else {
+            error.downcast_ref::<InitError>().and_then(of_init)
+        };
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn of_client(error: &ClientError) -> Option<String> {
+    let text = match error {
+        ClientError::NoConfig { .. } => {
+            "`godwit cluster init` makes a cluster; copy its `admin` directory here, or name it \
+             with `--config` or GODWIT_CONFIG"
+        }
+        ClientError::Role { .. } | ClientError::Credentials(_) => {
+            "use the `admin` directory that `godwit cluster init` made"
+        }
+        ClientError::Unreachable { tried } => {
+            if tried
+                .iter()
+                .any(|tried| tried.reason.contains("certificate"))
+            {
+                "the credentials may be of another cluster: use the `admin` directory that \
+                 `godwit cluster init` made for this one"
+            } else {
+                "check that `godwit-controller` runs on these machines and that they can be \
+                 reached from here"
+            }
+        }
+        ClientError::Broken(broken) if broken.is_refused_certificate() => {
+            "the credentials may be of another cluster or out of date: use the `admin` directory \
+             that `godwit cluster init` made for this one"
+        }
+        ClientError::Broken(_) => {
+            "whether the request was carried out is not known: `godwit ps -a` and \
+             `godwit migration ls` show it"
+        }
+        ClientError::Answer(answer) => {
+            return match &answer.problem {
+                Some(Problem::Refused(refusal)) => of_refusal(refusal),
+                Some(Problem::Failed(failure)) => of_failure(failure),
+                None => of_code(answer.code),
+            };
+        }
+        ClientError::NoMigration => "`godwit migration ls` shows whether it began",
+        ClientError::Config(_) | ClientError::NoMembers { .. } | ClientError::Document { .. } => {
+            return None;
+        }
+    };
+    Some(text.to_owned())
+}
+
+/// The hint for a refusal.
+pub fn of_refusal(refusal: &Refusal) -> Option<String> {
+    let text = match refusal {
+        Refusal::UnknownContainer { .. } => "`godwit ps -a` lists the containers".into(),
+        Refusal::AmbiguousContainer { .. } => {
+            "give more of the id, or the name; `godwit ps -a` lists both".into()
+        }
+        Refusal::UnknownHost { .. } => "`godwit host ls` lists the hosts".into(),
+        Refusal::UnknownNetwork { .. } => "`godwit network ls` lists the networks".into(),
+        Refusal::UnknownMigration { .. } => "`godwit migration ls` lists the migrations".into(),
+        Refusal::NameInUse { name } => {
+            format!("choose another name, or remove that one with `godwit rm {name}`")
+        }
+        Refusal::NetworkInUse { .. } => "`godwit network ls` lists the networks".into(),
+        Refusal::SubnetOverlaps { .. } => "without `--subnet` a free one is chosen".into(),
+        Refusal::NoFreeAddress { .. } => {
+            "remove containers that have ended, or make a larger network with \
+             `godwit network create`"
+                .into()
+        }
+        Refusal::NoHostForImage { .. } => {
+            "load it with `godwit image load -i FILE`; `godwit image ls` lists what hosts have"
+                .into()
+        }
+        Refusal::HostDown { .. } => {
+            "start `godwit-agent` there; `godwit host ls` shows when it is up".into()
+        }
+        Refusal::ImageMissing { host, .. } => {
+            format!("`godwit image load -i FILE --host {host}` loads it there")
+        }
+        Refusal::NoRoom { .. } => "`godwit host ls` shows which host has room".into(),
+        Refusal::NoCriu { .. } => "`godwit host ls -v` says what each host lacks".into(),
+        Refusal::NotRunning { .. } => "`godwit ps -a` shows what it is doing".into(),
+        Refusal::StillRunning { name } => {
+            format!("`godwit stop {name}` stops it, `godwit rm -f {name}` kills and removes it")
+        }
+        Refusal::Migrating { migration, .. } => {
+            format!("`godwit migration inspect {migration}` shows how far it is")
+        }
+        Refusal::AlreadyThere { .. }
+        | Refusal::WrongPhase { .. }
+        | Refusal::StaleGeneration { .. }
+        | Refusal::Invalid { .. } => return None,
+    };
+    Some(text)
+}
+
+fn of_failure(failure: &CommandFailure) -> Option<String> {
+    let text = match failure.kind {
+        FailureKind::CommandNotFound => "the image has no such program; check COMMAND",
+        FailureKind::CommandNotExecutable => {
+            "check the program's mode, and that it is built for this host's architecture"
+        }
+        FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
+        FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
+        FailureKind::Stale => "the container has moved on meanwhile; try again",
+        FailureKind::NotFound | FailureKind::WrongState | FailureKind::Internal => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn of_code(code: Code) -> Option<String> {
+    let text = match code {
+        Code::Unavailable => {
+            "the members have no leader: a majority must run; `godwit member ls` shows them when \
+             one answers"
+        }
+        Code::Unauthenticated | Code::PermissionDenied => {
+            "use the `admin` directory that `godwit cluster init` made"
+        }
+        Code::Unimplemented => "the members run another version than this program",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn of_init(error: &InitError) -> Option<String> {
+    match error {
+        InitError::NotEmpty(_) => Some(
+            "a cluster's certificate authority is never overwritten; give another directory".into(),
+        ),
+        InitError::MemberCount(_) => Some(
+            "3 members survive the loss of one, 5 of two; an even number survives no more".into(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_proto::failure;
+    use godwit_types::HostName;
+
+    use super::*;
+
+    fn client(status: tonic::Status) -> Option<String> {
+        hint(&ClientError::of_status("m1", status))
+    }
+
+    #[test]
+    fn a_refusal_leads_to_the_command_that_helps() {
+        let refused = failure::refused(Refusal::UnknownHost { host: "h9".into() });
+        assert_eq!(client(refused).unwrap(), "`godwit host ls` lists the hosts");
+        let missing = failure::refused(Refusal::ImageMissing {
+            host: HostName::new("h2").unwrap(),
+            image: "redis".into(),
+        });
+        assert_eq!(
+            client(missing).unwrap(),
+            "`godwit image load -i FILE --host h2` loads it there"
+        );
+    }
+
+    #[test]
+    fn a_failure_and_a_bare_code_have_hints_too() {
+        let failed = failure::failed(CommandFailure::new(FailureKind::Unfit, "no CRIU"));
+        assert!(client(failed).unwrap().contains("host ls -v"));
+        assert!(
+            client(tonic::Status::permission_denied("x"))
+                .unwrap()
+                .contains("admin")
+        );
+        assert_eq!(client(tonic::Status::internal("x")), None);
+    }
+
+    #[test]
+    fn the_hint_is_found_below_context() {
+        let error = anyhow::Error::new(InitError::MemberCount(2)).context("no cluster was made");
+        assert!(hint(error.as_ref()).unwrap().contains("3 members"));
+    }
+}

@@ -1,0 +1,15 @@
+//! What the command line does, without a terminal: it makes a cluster's first files, reaches the
+//! cluster, follows logs and migrations, and says which hint and exit code belong to a failure.
+//!
+//! Nothing here prints or reads arguments; the binary `godwit` beside it does both.
+
+pub mod address;
+pub mod archive;
+pub mod client;
+pub mod cluster;
+pub mod env;
+pub mod error;
+pub mod exit_code;
+pub mod hint;
+pub mod logs;
+pub mod migration;
