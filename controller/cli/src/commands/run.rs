@@ -54,6 +54,7 @@ pub struct Args {
     /// Set an environment variable; KEY alone takes its value from here
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    /// The image, as `godwit image ls` names it
     image: String,
     /// The command and its arguments [default: the image's own]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
