@@ -1,0 +1,292 @@
+//! A member that answers as a test tells it to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::Command,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use godwit_cli::cluster::{ClusterPlan, init};
+use godwit_proto::{
+    control::{control_server::*, log_chunk::Source, *},
+    document, tls,
+    tls::Credentials,
+    v1::{Document, Documents, Empty},
+};
+use godwit_types::{
+    ContainerId, ContainerSpec, ContainerView, Digest, Generation, Limits, MigrationId,
+    MigrationTimes, MigrationView, Phase, Status as ContainerStatus,
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+/// What the member answers.
+pub struct Script {
+    /// So many calls are answered with `Unavailable` first.
+    pub no_leader: u32,
+    /// What the next run fails with.
+    pub run: Option<Status>,
+    pub status: ContainerStatus,
+    /// One log stream after the other.
+    pub logs: Vec<Vec<Result<LogChunk, Status>>>,
+    pub migrate: Vec<Result<Phase, Status>>,
+    pub migrated: Option<Phase>,
+}
+
+pub struct Member {
+    dir: TempDir,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Member {
+    pub async fn start() -> Self {
+        tls::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = TempDir::new().unwrap();
+        let plan = ClusterPlan {
+            name: "blue".into(),
+            members: vec![format!("m1={address}").parse().unwrap()],
+            hosts: vec!["h1=10.9.9.9:1".parse().unwrap()],
+        };
+        init(&dir.path().join("c"), &plan).unwrap();
+        let script = Arc::new(Mutex::new(Script {
+            no_leader: 0,
+            run: None,
+            status: ContainerStatus::Running,
+            logs: Vec::new(),
+            migrate: Vec::new(),
+            migrated: None,
+        }));
+        let credentials = Credentials::load(&dir.path().join("c/members/m1")).unwrap();
+        let config = credentials.server_config().unwrap();
+        let served = ControlServer::new(Served(script.clone()));
+        let incoming = tls::incoming(listener, config, "blue".into());
+        tokio::spawn(
+            Server::builder()
+                .add_service(served)
+                .serve_with_incoming(incoming),
+        );
+        Self { dir, script }
+    }
+
+    pub fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
+    }
+
+    pub fn admin(&self) -> PathBuf {
+        self.dir.path().join("c/admin")
+    }
+
+    pub async fn godwit(&self, args: &[&str]) -> Ran {
+        Ran::of(&self.admin(), args).await
+    }
+
+    /// Our admin's directory with the address of another member.
+    pub fn pointed_at(&self, other: &Self) -> TempDir {
+        let dir = TempDir::new().unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"] {
+            fs::copy(self.admin().join(name), dir.path().join(name)).unwrap();
+        }
+        fs::copy(
+            other.admin().join("config.json"),
+            dir.path().join("config.json"),
+        )
+        .unwrap();
+        dir
+    }
+
+    /// The same, which also takes that member for what it says it is.
+    pub fn trusting(&self, other: &Self) -> TempDir {
+        let dir = self.pointed_at(other);
+        fs::copy(other.admin().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
+        dir
+    }
+}
+
+/// How the program ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub async fn of(admin: &Path, args: &[&str]) -> Self {
+        let mut godwit = Command::new(env!("CARGO_BIN_EXE_godwit"));
+        godwit.args(args).env("GODWIT_CONFIG", admin);
+        let output = tokio::task::spawn_blocking(move || godwit.output().unwrap());
+        let output = output.await.unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+pub fn chunk(source: Source, text: &str, offset: u64) -> LogChunk {
+    LogChunk {
+        source: source.into(),
+        data: text.as_bytes().to_vec().into(),
+        offset,
+    }
+}
+
+fn container(status: ContainerStatus) -> ContainerView {
+    ContainerView {
+        id: ContainerId::from_bytes([0xab; 32]),
+        name: "redis".parse().unwrap(),
+        status,
+        host: "h1".parse().unwrap(),
+        host_up: true,
+        generation: Generation::FIRST,
+        pid: None,
+        created_ms: 1,
+        migration: None,
+        spec: ContainerSpec {
+            name: "redis".parse().unwrap(),
+            image: "redis".parse().unwrap(),
+            image_id: Digest::from_sha256([1; 32]),
+            command: Vec::new(),
+            env: Vec::new(),
+            limits: Limits::default(),
+            network: None,
+            hostname: String::new(),
+        },
+    }
+}
+
+fn migration(phase: Phase) -> MigrationView {
+    MigrationView {
+        id: MigrationId::from_bytes([1; 8]),
+        container: ContainerId::from_bytes([0xab; 32]),
+        name: "redis".parse().unwrap(),
+        from: "h1".parse().unwrap(),
+        to: "h2".parse().unwrap(),
+        phase,
+        error: (!phase.is_committed()).then(|| "dump failed".into()),
+        started_ms: 1,
+        times: MigrationTimes {
+            freeze_us: 123_000,
+            total_us: 456_000,
+            bytes: 12_897_485,
+            steps: Vec::new(),
+        },
+    }
+}
+
+struct Served(Arc<Mutex<Script>>);
+
+impl Served {
+    fn script(&self) -> Result<MutexGuard<'_, Script>, Status> {
+        let mut script = self.0.lock().unwrap();
+        if script.no_leader > 0 {
+            script.no_leader -= 1;
+            return Err(Status::unavailable("no leader"));
+        }
+        Ok(script)
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+fn unasked<T>() -> Answer<T> {
+    Err(Status::unimplemented("no test asks this"))
+}
+
+#[tonic::async_trait]
+impl Control for Served {
+    type LogsStream = Answers<LogChunk>;
+    type MigrateStream = Answers<Document>;
+
+    async fn run(&self, _: Request<RunRequest>) -> Answer<Document> {
+        match self.script()?.run.take() {
+            Some(status) => Err(status),
+            None => Ok(Response::new(document::write(&container(
+                ContainerStatus::Running,
+            )))),
+        }
+    }
+
+    async fn list_containers(&self, _: Request<Empty>) -> Answer<Documents> {
+        let status = self.script()?.status.clone();
+        Ok(Response::new(document::write_all([container(status)])))
+    }
+
+    async fn inspect_container(&self, _: Request<ContainerRequest>) -> Answer<Document> {
+        let status = self.script()?.status.clone();
+        Ok(Response::new(document::write(&container(status))))
+    }
+
+    async fn stop_container(&self, _: Request<StopRequest>) -> Answer<Document> {
+        let status = self.script()?.status.clone();
+        Ok(Response::new(document::write(&container(status))))
+    }
+
+    async fn logs(&self, _: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+        let mut script = self.script()?;
+        let chunks = if script.logs.is_empty() {
+            Vec::new()
+        } else {
+            script.logs.remove(0)
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn migrate(&self, _: Request<MigrateRequest>) -> Answer<Self::MigrateStream> {
+        let phases = self.script()?.migrate.clone();
+        let views = phases
+            .into_iter()
+            .map(|phase| phase.map(|phase| document::write(&migration(phase))));
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            views.collect::<Vec<_>>(),
+        ))))
+    }
+
+    async fn inspect_migration(&self, _: Request<MigrationRequest>) -> Answer<Document> {
+        match self.script()?.migrated {
+            Some(phase) => Ok(Response::new(document::write(&migration(phase)))),
+            None => unasked(),
+        }
+    }
+
+    async fn list_members(&self, _: Request<Empty>) -> Answer<Documents> {
+        drop(self.script()?);
+        Ok(Response::new(Documents::default()))
+    }
+
+    async fn remove_container(&self, _: Request<RemoveRequest>) -> Answer<Empty> {
+        unasked()
+    }
+
+    async fn load_image(&self, _: Request<Streaming<LoadImageChunk>>) -> Answer<LoadImageReply> {
+        unasked()
+    }
+
+    async fn list_images(&self, _: Request<Empty>) -> Answer<Documents> {
+        unasked()
+    }
+
+    async fn create_network(&self, _: Request<CreateNetworkRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn list_networks(&self, _: Request<Empty>) -> Answer<Documents> {
+        unasked()
+    }
+
+    async fn list_hosts(&self, _: Request<Empty>) -> Answer<Documents> {
+        unasked()
+    }
+
+    async fn list_migrations(&self, _: Request<Empty>) -> Answer<Documents> {
+        unasked()
+    }
+}
