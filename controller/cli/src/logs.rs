@@ -1,4 +1,7 @@
 //! A container's log as one stream, whatever happens to the member that serves it.
+//!
+//! A stream that is opened again begins at the log's beginning, cut into other chunks than before:
+//! as many bytes as were handed out are left out of it.
 
 use std::time::Instant;
 
@@ -15,8 +18,10 @@ use crate::{
 pub struct Logs {
     request: LogsRequest,
     stream: Option<Streaming<LogChunk>>,
-    /// Where the log stood after the last chunk that was handed out.
-    at: Option<u64>,
+    /// Bytes handed out so far, both sources together.
+    given: u64,
+    /// Bytes of the present stream that were handed out before it.
+    skip: u64,
     /// Since when nothing but broken streams was seen.
     broken_since: Option<Instant>,
 }
@@ -30,7 +35,8 @@ impl Logs {
                 follow,
             },
             stream: None,
-            at: None,
+            given: 0,
+            skip: 0,
             broken_since: None,
         }
     }
@@ -43,6 +49,7 @@ impl Logs {
                 let request = &self.request;
                 let logs = async |mut control: Control| control.logs(request.clone()).await;
                 self.stream = Some(cluster.ask(logs).await?);
+                self.skip = self.given;
             }
             let Some(stream) = &mut self.stream else {
                 continue;
@@ -50,9 +57,8 @@ impl Logs {
             match stream.message().await {
                 Ok(Some(chunk)) => {
                     self.broken_since = None;
-                    // A stream that was opened again begins at the log's beginning.
-                    if is_new(self.at, chunk.offset) {
-                        self.at = Some(chunk.offset);
+                    if let Some(chunk) = without(&mut self.skip, chunk) {
+                        self.given += chunk.data.len() as u64;
                         return Ok(Some(chunk));
                     }
                 }
@@ -74,9 +80,12 @@ impl Logs {
     }
 }
 
-/// Whether a chunk that ends here was not handed out yet.
-fn is_new(at: Option<u64>, offset: u64) -> bool {
-    at.is_none_or(|at| offset > at)
+/// The chunk without its first `skip` bytes, which are then accounted for; None: it has no more.
+fn without(skip: &mut u64, mut chunk: LogChunk) -> Option<LogChunk> {
+    let cut = usize::try_from(*skip).map_or(chunk.data.len(), |skip| skip.min(chunk.data.len()));
+    *skip -= cut as u64;
+    chunk.data = chunk.data.split_off(cut);
+    (!chunk.data.is_empty()).then_some(chunk)
 }
 
 #[cfg(test)]
@@ -84,10 +93,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_handed_out_is_not_handed_out_again() {
-        assert!(is_new(None, 0));
-        assert!(!is_new(Some(10), 10));
-        assert!(!is_new(Some(10), 4));
-        assert!(is_new(Some(10), 11));
+    fn what_was_handed_out_is_left_out_however_it_is_cut() {
+        let chunk = |text: &str| LogChunk {
+            data: text.as_bytes().to_vec().into(),
+            ..LogChunk::default()
+        };
+        let mut skip = 6;
+        assert_eq!(without(&mut skip, chunk("one\n")), None);
+        assert_eq!(without(&mut skip, chunk("two\n")), Some(chunk("o\n")));
+        assert_eq!(without(&mut skip, chunk("three\n")), Some(chunk("three\n")));
+        assert_eq!(skip, 0);
     }
 }

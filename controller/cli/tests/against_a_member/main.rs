@@ -64,15 +64,16 @@ async fn an_attached_run_ends_as_the_container_did_though_its_log_broke_off() {
     let member = Member::start().await;
     {
         let mut script = member.script();
-        let (one, two) = (
-            chunk(Source::Stdout, "one\n", 4),
-            chunk(Source::Stderr, "two\n", 8),
-        );
+        // Cut another way when it is read again; the parts of a long line share an offset.
         script.logs.push(vec![
-            Ok(one.clone()),
+            Ok(chunk(Source::Stdout, "on", 8)),
+            Ok(chunk(Source::Stdout, "e\n", 8)),
             Err(tonic::Status::unavailable("gone")),
         ]);
-        script.logs.push(vec![Ok(one), Ok(two)]);
+        script.logs.push(vec![
+            Ok(chunk(Source::Stdout, "one\nmore\n", 12)),
+            Ok(chunk(Source::Stderr, "two\n", 16)),
+        ]);
         script.status = Status::Exited {
             exit: Exit { code: 7, at_ms: 1 },
         };
@@ -80,7 +81,7 @@ async fn an_attached_run_ends_as_the_container_did_though_its_log_broke_off() {
     let ran = member.godwit(&["run", "redis"]).await;
     assert_eq!(
         (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
-        (7, "one\n", "two\n")
+        (7, "one\nmore\n", "two\n")
     );
     let ran = member.godwit(&["stop", "redis"]).await;
     assert_eq!(ran.stdout, "redis exited with code 7\n");
