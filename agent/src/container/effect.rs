@@ -1,0 +1,176 @@
+//! What a command changes: the record before and after it, and what the instance then does.
+//! Pure; the container's task stores and publishes what is answered here.
+
+use godwit_types::{AgentCommand, InstanceState, Outcome, Verb};
+
+use crate::ledger::{Answer, Record, Role};
+
+/// What the instance does once a command has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// As before.
+    Same,
+    Is(InstanceState),
+    Gone,
+    /// Only the runtime knows.
+    Ask,
+}
+
+/// The record to store before the command is done. Without it, a container started just before
+/// a crash would be nobody's. None: the command needs no intent.
+pub fn begin(record: &Record, command: &AgentCommand) -> Option<Record> {
+    let role = match &command.verb {
+        Verb::Run {
+            generation, spec, ..
+        } => Role::Owner {
+            generation: *generation,
+            spec: spec.clone(),
+        },
+        Verb::Prepare {
+            migration,
+            generation,
+            spec,
+            from,
+            ..
+        } => Role::Incoming {
+            generation: *generation,
+            migration: migration.clone(),
+            from: from.clone(),
+            spec: spec.clone(),
+        },
+        _ => return None,
+    };
+    let mut begun = record.clone();
+    begun.role = role;
+    begun.begun = Some(command.operation.clone());
+    raise(&mut begun, command);
+    Some(begun)
+}
+
+/// The record to store once the command has ended.
+pub fn conclude(record: &Record, command: &AgentCommand, answer: &Answer, now_ms: u64) -> Record {
+    let mut after = record.clone();
+    if changes_nothing(&command.verb) {
+        return after;
+    }
+    raise(&mut after, command);
+    match (&command.verb, answer) {
+        // What they had begun was undone.
+        (Verb::Run { .. } | Verb::Prepare { .. }, Err(_)) => {
+            after.role = Role::None { since_ms: now_ms };
+        }
+        (Verb::Remove { .. } | Verb::Release { .. }, Ok(_)) => {
+            if let Some(own) = record.generation() {
+                after.left = after.left.max(Some(own));
+                after.role = Role::None { since_ms: now_ms };
+            }
+        }
+        (Verb::Discard { migration, .. }, Ok(_)) => {
+            if let Role::Incoming { migration: own, .. } = &record.role
+                && own == migration
+            {
+                after.role = Role::None { since_ms: now_ms };
+            }
+        }
+        (Verb::Resume { .. }, Ok(_)) => own(&mut after),
+        _ => {}
+    }
+    if matches!(command.verb, Verb::Run { .. } | Verb::Prepare { .. }) {
+        after.begun = None;
+    }
+    if answer.is_ok() || !must_succeed(&command.verb) {
+        after.keep(command, answer);
+    }
+    after
+}
+
+/// The record of an instance that was found when the agent started. An incoming one that runs
+/// was resumed, and the agent ended before it could write so: only a resume makes it run.
+pub fn found(record: &Record, state: &InstanceState) -> Record {
+    let mut after = record.clone();
+    if matches!(
+        state,
+        InstanceState::Running { .. } | InstanceState::Exited { .. }
+    ) {
+        own(&mut after);
+    }
+    after
+}
+
+/// What the instance does after this answer. `after` is the record that was concluded.
+pub fn state(after: &Record, verb: &Verb, answer: &Answer) -> After {
+    let Ok(outcome) = answer else {
+        return if changes_nothing(verb) {
+            After::Same
+        } else {
+            After::Ask
+        };
+    };
+    match (outcome, crate::container::admission::migration(verb)) {
+        // It has ended already.
+        (Outcome::Running { pid: 0 } | Outcome::Resumed { pid: 0, .. }, _) => After::Ask,
+        (Outcome::Running { pid } | Outcome::Resumed { pid, .. }, _) => {
+            After::Is(InstanceState::Running { pid: *pid })
+        }
+        (Outcome::Stopped { exit }, _) => After::Is(InstanceState::Exited { exit: *exit }),
+        (Outcome::Frozen { .. }, Some(migration)) => After::Is(InstanceState::Frozen {
+            migration: migration.clone(),
+        }),
+        (Outcome::Staged { .. }, Some(migration)) => After::Is(InstanceState::Staged {
+            migration: migration.clone(),
+        }),
+        (Outcome::Done, migration) => match (verb, migration) {
+            (Verb::Prepare { .. }, Some(migration)) => After::Is(InstanceState::Staged {
+                migration: migration.clone(),
+            }),
+            (Verb::Remove { .. } | Verb::Release { .. } | Verb::Discard { .. }, _)
+                if after.generation().is_none() =>
+            {
+                After::Gone
+            }
+            (Verb::Thaw { .. }, _) => After::Ask,
+            _ => After::Same,
+        },
+        _ => After::Same,
+    }
+}
+
+/// Verbs that only look; they are done again when they are asked again.
+pub fn changes_nothing(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::CheckSource { .. } | Verb::CheckDestination { .. }
+    )
+}
+
+/// Verbs that the leader repeats until they succeed: a failure of theirs is answered and not
+/// kept, so that the same operation, asked again, is tried again.
+fn must_succeed(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Stop { .. }
+            | Verb::Remove { .. }
+            | Verb::Resume { .. }
+            | Verb::Discard { .. }
+            | Verb::Thaw { .. }
+            | Verb::Release { .. }
+    )
+}
+
+fn raise(record: &mut Record, command: &AgentCommand) {
+    if let Some(given) = command.verb.generation() {
+        record.highest = record.highest.max(given);
+    }
+}
+
+fn own(record: &mut Record) {
+    if let Role::Incoming {
+        generation, spec, ..
+    } = &record.role
+    {
+        record.role = Role::Owner {
+            generation: *generation,
+            spec: spec.clone(),
+        };
+    }
+}

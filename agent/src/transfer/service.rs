@@ -1,0 +1,168 @@
+//! The gRPC service `Transfer`: who may push, and what the pusher is told.
+
+use std::{fs::File, io, sync::Arc};
+
+use godwit_proto::{
+    authz,
+    failure::{chain, failed},
+    limits,
+    transfer::{
+        PushChunk, PushReply,
+        transfer_server::{Transfer, TransferServer},
+    },
+};
+use godwit_runtime::{Runtime, checkpoint::Incoming};
+use godwit_types::{CommandFailure, ContainerId, FailureKind, HostName};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::{
+    destination::{self, PushError, Sink},
+    doors::{DoorError, Doors},
+    protocol::Passage,
+};
+use crate::failures;
+
+/// Makes the sink of a container.
+pub trait Sinks: Send + Sync + 'static {
+    type Sink: Sink;
+    fn sink(&self, container: &ContainerId) -> Result<Self::Sink, CommandFailure>;
+}
+
+/// See the module.
+pub struct TransferService<S> {
+    host: HostName,
+    doors: Arc<Doors>,
+    sinks: S,
+}
+
+impl<S: Sinks> TransferService<S> {
+    pub fn server(host: HostName, doors: Arc<Doors>, sinks: S) -> TransferServer<Self> {
+        TransferServer::new(Self { host, doors, sinks }).max_decoding_message_size(limits::MESSAGE)
+    }
+
+    fn refuse(&self, failure: CommandFailure) -> Status {
+        failed(failures::on_host(&self.host, failure))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Sinks> Transfer for TransferService<S> {
+    async fn push(
+        &self,
+        request: Request<Streaming<PushChunk>>,
+    ) -> Result<Response<PushReply>, Status> {
+        let caller = authz::require(&request, authz::Service::Transfer)?;
+        let mut chunks = request.into_inner();
+        let passage = Passage::read(chunks.message().await?)
+            .map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let inside = self
+            .doors
+            .enter(&passage, &caller.name)
+            .await
+            .map_err(|error| {
+                warn!(
+                    container = passage.container.short(),
+                    migration = %passage.migration,
+                    %caller,
+                    %error,
+                    "push refused"
+                );
+                match error {
+                    DoorError::Caller { .. } => Status::permission_denied(error.to_string()),
+                    _ => self.refuse(CommandFailure::new(
+                        FailureKind::WrongState,
+                        error.to_string(),
+                    )),
+                }
+            })?;
+        let sink = self
+            .sinks
+            .sink(&passage.container)
+            .map_err(|failure| self.refuse(failure))?;
+        // In a task of its own: when the caller goes away this handler is dropped, but the door
+        // must stay taken until the writer has let go of the files.
+        let migration = passage.migration.clone();
+        let container = passage.container.clone();
+        let received = tokio::spawn(async move {
+            let called_off = inside.called_off();
+            let received = destination::receive(chunks, sink, called_off).await;
+            match &received {
+                Ok(bytes) => {
+                    inside.complete();
+                    info!(container = container.short(), %migration, bytes, "push complete");
+                }
+                Err(error) => warn!(
+                    container = container.short(),
+                    %migration,
+                    error = chain(error),
+                    "push failed"
+                ),
+            }
+            received
+        })
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?;
+        match received {
+            Ok(bytes) => Ok(Response::new(PushReply { bytes })),
+            Err(error) => Err(self.status(&error)),
+        }
+    }
+}
+
+impl<S: Sinks> TransferService<S> {
+    fn status(&self, error: &PushError) -> Status {
+        let text = chain(error);
+        match error {
+            PushError::Order { .. }
+            | PushError::Chunk(_)
+            | PushError::Name(_)
+            | PushError::Twice(_)
+            | PushError::TooMany
+            | PushError::Totals { .. } => Status::invalid_argument(text),
+            PushError::Size { .. } | PushError::Hash(_) => Status::data_loss(text),
+            PushError::Cut | PushError::Broken(_) | PushError::CalledOff => Status::aborted(text),
+            PushError::NoRoom { .. } => self.refuse(CommandFailure::new(FailureKind::Unfit, text)),
+            PushError::Write { .. } => {
+                self.refuse(CommandFailure::new(FailureKind::Internal, text))
+            }
+        }
+    }
+}
+
+/// The runtime's directories as sinks.
+pub struct RuntimeSinks(pub Runtime);
+
+/// One container's directory.
+pub struct RuntimeSink {
+    incoming: Incoming,
+    free: u64,
+}
+
+impl Sinks for RuntimeSinks {
+    type Sink = RuntimeSink;
+    fn sink(&self, container: &ContainerId) -> Result<RuntimeSink, CommandFailure> {
+        let incoming = self
+            .0
+            .incoming(container)
+            .map_err(|error| failures::of_runtime(&error))?;
+        Ok(RuntimeSink {
+            incoming,
+            free: self.0.disk_free(),
+        })
+    }
+}
+
+impl Sink for RuntimeSink {
+    type File = File;
+    fn create(&mut self, name: &str) -> io::Result<File> {
+        self.incoming.create(name)
+    }
+    /// Emptied: the file itself goes with the rest at the discard, which follows.
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.incoming.create(name).map(drop)
+    }
+    fn free(&self) -> u64 {
+        self.free
+    }
+}
