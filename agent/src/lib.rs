@@ -1,11 +1,28 @@
-//! The daemon on a host: it does what the leader asks by calling `godwit-runtime`, remembers
-//! what it did, and moves checkpoints from agent to agent.
+//! The daemon on a host: it keeps a session with the leader, does what it is asked by calling
+//! `godwit-runtime`, remembers what it did, and moves checkpoints from agent to agent.
 //!
 //! It decides nothing about the cluster: no schedule, no retry, no hand-over of its own. What it
 //! does decide is whether it may do what it is asked ([`container::admission`]), from what its
 //! [`ledger`] says; that is what fences a sender that has been overtaken.
+//!
+//! ```text
+//! session ─▶ container ─▶ commands ─▶ runtime (containers, CRIU, networks)
+//!                │            └─────▶ transfer::source ──push──▶ another agent's
+//!              ledger                                            transfer::service
+//! ```
 
+mod agent;
+mod board;
+mod commands;
 pub mod container;
 mod failures;
+mod host;
+mod host_service;
 pub mod ledger;
+mod loading;
+mod logs;
+mod outbox;
+mod session;
 pub mod transfer;
+
+pub use agent::{Agent, AgentError, Config};

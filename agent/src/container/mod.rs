@@ -1,4 +1,113 @@
-//! The containers of this host: what may be done with one, and what that changes.
+//! The containers of this host, one task each.
+//!
+//! ```text
+//! session ──submit──▶ Containers ──bounded queue──▶ task of one container
+//!                                                     admission   may it be done? (pure)
+//!                                                     effect      what it changes (pure)
+//!                                                     commands    do it (runtime)
+//!                                                     ledger      remember, then answer
+//! ```
+//!
+//! A task does one command at a time; the one exception is the undo of what is being done,
+//! which drops it. Between commands it watches its instance and puts every change on the board.
 
 pub mod admission;
 pub mod effect;
+mod task;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use godwit_types::{
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+};
+pub use task::ask;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::{
+    commands, failures,
+    host::Host,
+    ledger::{Answer, Record},
+};
+
+/// Commands that may wait for one container. The leader has at most a few under way.
+pub const QUEUE: usize = 16;
+
+/// The queues of the tasks that live.
+#[derive(Debug, Default)]
+pub struct Containers {
+    queues: Mutex<HashMap<ContainerId, mpsc::Sender<AgentCommand>>>,
+}
+
+/// Hands a command to the task of its container. The answer goes to the outbox.
+pub fn submit(host: &Arc<Host>, command: AgentCommand) {
+    let Some(container) = command.verb.container().cloned() else {
+        let host = host.clone();
+        tokio::spawn(async move {
+            let answer = commands::network(&host, &command.verb).await;
+            answer_now(&host, command.operation, answer).await;
+        });
+        return;
+    };
+    // The lock is held over the send, so that a task can't retire between the two.
+    let mut queues = host.containers.queues.lock().expect("no holder panics");
+    let queue = queues.entry(container.clone()).or_insert_with(|| {
+        let (queue, commands) = mpsc::channel(QUEUE);
+        task::spawn(host.clone(), container, commands, None);
+        queue
+    });
+    if let Err(error) = queue.try_send(command) {
+        drop(queues);
+        let host = host.clone();
+        let command = error.into_inner();
+        tokio::spawn(async move { answer_now(&host, command.operation, Err(busy())).await });
+    }
+}
+
+/// Starts the task of an instance that was found when the agent started.
+pub fn attach(host: &Arc<Host>, record: Record, state: Option<InstanceState>) {
+    let container = record.container.clone();
+    let (queue, commands) = mpsc::channel(QUEUE);
+    task::spawn(
+        host.clone(),
+        container.clone(),
+        commands,
+        Some((record, state)),
+    );
+    host.containers
+        .queues
+        .lock()
+        .expect("no holder panics")
+        .insert(container, queue);
+}
+
+impl Containers {
+    /// Takes a task out of the register if nothing waits for it. It then ends.
+    fn retire(&self, container: &ContainerId, queue: &mpsc::Receiver<AgentCommand>) -> bool {
+        let mut queues = self.queues.lock().expect("no holder panics");
+        let retires = queue.is_empty();
+        if retires {
+            queues.remove(container);
+        }
+        retires
+    }
+}
+
+async fn answer_now(host: &Host, operation: OperationId, answer: Answer) {
+    let answer = answer.map_err(|failure| {
+        let failure = failures::on_host(&host.name, failure);
+        warn!(%operation, error = %failure, "command failed");
+        failure
+    });
+    host.outbox.send(operation, answer).await;
+}
+
+fn busy() -> CommandFailure {
+    CommandFailure::new(
+        FailureKind::WrongState,
+        "too many commands wait for this container",
+    )
+}

@@ -1,0 +1,173 @@
+//! Verbs as calls of the runtime. Whether a verb may be done was decided before.
+
+use std::time::{Duration, Instant};
+
+use godwit_proto::failure::chain;
+use godwit_types::{
+    CommandFailure, ContainerId, FailureKind, FreezeStep, Generation, HostName, MigrationId,
+    Outcome, Verb,
+};
+
+use crate::{
+    failures,
+    host::Host,
+    ledger::Answer,
+    transfer::{Expected, protocol::Passage, source},
+};
+
+/// Does a container's command. What an earlier try of `run` or `prepare` left, the runtime
+/// clears away by itself.
+pub async fn execute(host: &Host, verb: &Verb) -> Answer {
+    let runtime = &host.runtime;
+    let result = match verb {
+        Verb::Run {
+            container, spec, ..
+        } => runtime
+            .run(container, spec)
+            .await
+            .map(|pid| Outcome::Running { pid }),
+        Verb::Stop {
+            container,
+            grace_ms,
+            ..
+        } => runtime
+            .stop(container, Duration::from_millis(*grace_ms))
+            .await
+            .map(|exit| Outcome::Stopped { exit }),
+        Verb::Remove {
+            container, force, ..
+        } => runtime
+            .remove(container, *force)
+            .await
+            .map(|()| Outcome::Done),
+        Verb::CheckSource { container, .. } => runtime
+            .check_source(container)
+            .await
+            .map(|need| Outcome::Checked { need }),
+        Verb::CheckDestination {
+            container,
+            spec,
+            need,
+        } => runtime
+            .check_destination(container, spec, *need)
+            .await
+            .map(|()| Outcome::Checked { need: *need }),
+        Verb::Prepare {
+            migration,
+            container,
+            generation,
+            spec,
+            from,
+        } => {
+            let prepared = runtime.prepare(container, spec, migration).await;
+            match &prepared {
+                Ok(()) => host.doors.open(
+                    container,
+                    Expected {
+                        migration: migration.clone(),
+                        generation: *generation,
+                        from: from.clone(),
+                    },
+                ),
+                // The first failure is the one to tell.
+                Err(_) => drop(runtime.discard(container).await),
+            }
+            prepared.map(|()| Outcome::Done)
+        }
+        Verb::Freeze {
+            migration,
+            container,
+            ..
+        } => runtime
+            .freeze(container, migration)
+            .await
+            .map(|steps| Outcome::Frozen { steps }),
+        Verb::Transfer {
+            migration,
+            container,
+            generation,
+            to,
+            address,
+        } => {
+            return transfer(host, migration, container, *generation, to, address).await;
+        }
+        Verb::Stage {
+            migration,
+            container,
+            ..
+        } => {
+            host.doors.shut_complete(container, migration)?;
+            runtime
+                .stage(container)
+                .await
+                .map(|steps| Outcome::Staged { steps })
+        }
+        Verb::Resume { container, .. } => {
+            host.doors.close(container).await;
+            runtime
+                .resume(container)
+                .await
+                .map(|(pid, steps)| Outcome::Resumed { pid, steps })
+        }
+        Verb::Discard { container, .. } => {
+            // Nothing may be written any more where the runtime clears away.
+            host.doors.close(container).await;
+            runtime.discard(container).await.map(|()| Outcome::Done)
+        }
+        Verb::Thaw { container, .. } => runtime.thaw(container).await.map(|()| Outcome::Done),
+        Verb::Release { container, .. } => runtime.release(container).await.map(|()| Outcome::Done),
+        Verb::SyncNetwork { .. } => return network(host, verb).await,
+    };
+    result.map_err(|error| failures::of_runtime(&error))
+}
+
+/// Does a network's command.
+pub async fn network(host: &Host, verb: &Verb) -> Answer {
+    let Verb::SyncNetwork { table } = verb else {
+        let text = format!("{} is not a network's command", verb.name());
+        return Err(CommandFailure::new(FailureKind::Internal, text));
+    };
+    let _one = host.networks.lock().await;
+    match host.runtime.networks().apply(&host.name, table).await {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) => Err(failures::internal(&error)),
+    }
+}
+
+async fn transfer(
+    host: &Host,
+    migration: &MigrationId,
+    container: &ContainerId,
+    generation: Generation,
+    to: &HostName,
+    address: &str,
+) -> Answer {
+    let started = Instant::now();
+    let files = host
+        .runtime
+        .outgoing(container)
+        .await
+        .map_err(|e| failures::of_runtime(&e))?;
+    let target = host.peer(godwit_proto::tls::Role::Host, Some(to.as_str()), address);
+    let channel = godwit_proto::tls::channel(host.tls.clone(), target);
+    let passage = Passage {
+        migration: migration.clone(),
+        container: container.clone(),
+        // The destination expects the generation after the commit.
+        generation: generation.next(),
+    };
+    let bytes = source::push(channel, &passage, files)
+        .await
+        .map_err(|error| {
+            CommandFailure::new(
+                error.kind(),
+                format!("transfer to host `{to}` failed: {}", chain(&error)),
+            )
+        })?;
+    let micros = started.elapsed().as_micros() as u64;
+    let steps = vec![FreezeStep {
+        name: "transfer".to_owned(),
+        micros,
+    }];
+    Ok(Outcome::Transferred { bytes, steps })
+}

@@ -1,0 +1,352 @@
+//! The task that owns one container on this host.
+
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+
+use godwit_proto::failure::chain;
+use godwit_runtime::RuntimeError;
+use godwit_types::{
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{info, warn};
+
+use super::{
+    QUEUE,
+    admission::{self, Admission, Meanwhile},
+    busy,
+    effect::{self, After},
+};
+use crate::{
+    commands, failures,
+    host::Host,
+    ledger::{Answer, LedgerError, Record, now_ms},
+};
+
+/// How often a shim is asked before its instance counts as lost, and the time between.
+const ASKS: u32 = 5;
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Starts it. `found`: what an agent that starts knows already; None: it is read first.
+pub fn spawn(
+    host: Arc<Host>,
+    container: ContainerId,
+    queue: mpsc::Receiver<AgentCommand>,
+    found: Option<(Record, Option<InstanceState>)>,
+) {
+    tokio::spawn(async move {
+        let (record, known) = match found {
+            Some((record, known)) => (Ok(record), known),
+            None => {
+                let record = load(&host, &container).await;
+                // Without a record it is not ours, whatever is there.
+                let known = match &record {
+                    Ok(record) if record.generation().is_some() => ask(&host, &container).await,
+                    _ => None,
+                };
+                (record, known)
+            }
+        };
+        match record {
+            Ok(record) => {
+                let backlog = VecDeque::new();
+                let unanswered = Vec::new();
+                let mut task = ContainerTask {
+                    host,
+                    container,
+                    queue,
+                    record,
+                    known,
+                    backlog,
+                    unanswered,
+                };
+                task.publish();
+                task.live().await;
+            }
+            Err(error) => refuse_all(&host, &container, queue, &error).await,
+        }
+    });
+}
+
+struct ContainerTask {
+    host: Arc<Host>,
+    container: ContainerId,
+    queue: mpsc::Receiver<AgentCommand>,
+    record: Record,
+    /// What the instance was last seen doing; None: there is none.
+    known: Option<InstanceState>,
+    /// Arrived while another command was being done.
+    backlog: VecDeque<AgentCommand>,
+    /// Answers of commands that were dropped; they wait for the record that holds them.
+    unanswered: Vec<(OperationId, Answer)>,
+}
+
+impl ContainerTask {
+    async fn live(&mut self) {
+        loop {
+            let command = match self.backlog.pop_front() {
+                Some(command) => command,
+                None => {
+                    if self.record.generation().is_none()
+                        && self.host.containers.retire(&self.container, &self.queue)
+                    {
+                        return;
+                    }
+                    tokio::select! {
+                        biased;
+                        command = self.queue.recv() => match command {
+                            Some(command) => command,
+                            None => return,
+                        },
+                        state = watch(&self.host, &self.container, self.known.as_ref()) => {
+                            self.observe(state);
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.handle(command).await;
+        }
+    }
+
+    async fn handle(&mut self, command: AgentCommand) {
+        match admission::admit(&self.record, self.known.as_ref(), &command) {
+            Admission::Again(answer) => self.host.outbox.send(command.operation, answer).await,
+            Admission::Refuse(failure) => {
+                let failure = self.failed(&command, failure);
+                self.host.outbox.send(command.operation, Err(failure)).await;
+            }
+            Admission::Already(outcome) => {
+                self.settle(&command, Ok(outcome), After::Same).await;
+            }
+            Admission::Perform => self.perform(command).await,
+        }
+    }
+
+    async fn perform(&mut self, command: AgentCommand) {
+        if let Some(intent) = effect::begin(&self.record, &command) {
+            if let Err(error) = store(&self.host, &intent).await {
+                let failure = self.failed(&command, failures::internal(&error));
+                self.host.outbox.send(command.operation, Err(failure)).await;
+                return;
+            }
+            self.record = intent;
+        }
+        let started = Instant::now();
+        match self.execute(&command).await {
+            Ok(answer) => {
+                let answer = match answer {
+                    Ok(outcome) => {
+                        info!(
+                            container = self.container.short(),
+                            migration = admission::migration(&command.verb).map(tracing::field::display),
+                            operation = %command.operation,
+                            micros = started.elapsed().as_micros() as u64,
+                            "{} done",
+                            command.verb.name()
+                        );
+                        Ok(outcome)
+                    }
+                    Err(failure) => Err(self.failed(&command, failure)),
+                };
+                let concluded = effect::conclude(&self.record, &command, &answer, now_ms());
+                let after = effect::state(&concluded, &command.verb, &answer);
+                self.settle(&command, answer, after).await;
+            }
+            Err(undo) => {
+                let by = format!("interrupted by {}", undo.verb.name());
+                let failure = CommandFailure::new(FailureKind::WrongState, by);
+                let answer = Err(self.failed(&command, failure));
+                self.record = effect::conclude(&self.record, &command, &answer, now_ms());
+                self.unanswered.push((command.operation, answer));
+                self.backlog.push_front(undo);
+            }
+        }
+    }
+
+    /// Does the command, or drops it and answers the undo that came meanwhile.
+    async fn execute(&mut self, command: &AgentCommand) -> Result<Answer, AgentCommand> {
+        let host = self.host.clone();
+        let mut work = pin!(commands::execute(&host, &command.verb));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut work => return Ok(answer),
+                Some(next) = self.queue.recv() => {
+                    let (record, known) = (&self.record, self.known.as_ref());
+                    match admission::meanwhile(record, known, command, &next) {
+                        Meanwhile::Join => {}
+                        Meanwhile::Interrupt => return Err(next),
+                        Meanwhile::Wait if self.backlog.len() < QUEUE => {
+                            self.backlog.push_back(next);
+                        }
+                        Meanwhile::Wait => {
+                            let failure = failures::on_host(&self.host.name, busy());
+                            self.host.outbox.send(next.operation, Err(failure)).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Remembers, publishes, answers: in this order, so that the leader never reads of an
+    /// instance that a crash could make us forget, nor hears an answer before the report that
+    /// agrees with it.
+    async fn settle(&mut self, command: &AgentCommand, answer: Answer, after: After) {
+        let concluded = effect::conclude(&self.record, command, &answer, now_ms());
+        let answer = if concluded != self.record || !self.unanswered.is_empty() {
+            self.remember(concluded, command, answer).await
+        } else {
+            answer
+        };
+        match after {
+            After::Same => {}
+            After::Is(state) => self.known = Some(state),
+            After::Gone => self.known = None,
+            After::Ask => self.known = ask(&self.host, &self.container).await,
+        }
+        self.publish();
+        for (operation, answer) in self.unanswered.drain(..) {
+            self.host.outbox.send(operation, answer).await;
+        }
+        self.host
+            .outbox
+            .send(command.operation.clone(), answer)
+            .await;
+    }
+
+    /// Stores the record. When the disk refuses, what was done stays done, but no success is
+    /// answered, nor remembered as answered.
+    async fn remember(
+        &mut self,
+        concluded: Record,
+        command: &AgentCommand,
+        answer: Answer,
+    ) -> Answer {
+        let stored = store(&self.host, &concluded).await;
+        self.record = concluded;
+        match stored {
+            Ok(()) => answer,
+            Err(error) => {
+                self.record
+                    .finished
+                    .retain(|done| done.operation != command.operation);
+                let failure = self.failed(command, failures::internal(&error));
+                answer.and(Err(failure))
+            }
+        }
+    }
+
+    fn observe(&mut self, state: Option<InstanceState>) {
+        match &state {
+            Some(state) => info!(
+                container = self.container.short(),
+                ?state,
+                "instance changed"
+            ),
+            None => warn!(container = self.container.short(), "instance is gone"),
+        }
+        self.known = state;
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let line = self.record.generation().zip(self.known.clone());
+        self.host.board.publish(&self.container, line);
+    }
+
+    /// Names the host in the failure, and logs it once.
+    fn failed(&self, command: &AgentCommand, failure: CommandFailure) -> CommandFailure {
+        let failure = failures::on_host(&self.host.name, failure);
+        warn!(
+            container = self.container.short(),
+            migration = admission::migration(&command.verb).map(tracing::field::display),
+            operation = %command.operation,
+            kind = ?failure.kind,
+            error = %failure,
+            "{} failed",
+            command.verb.name()
+        );
+        failure
+    }
+}
+
+/// What the instance is doing, None when it is not here. One that can't be asked is reported
+/// as lost: not to list it would say that it is gone.
+pub async fn ask(host: &Host, container: &ContainerId) -> Option<InstanceState> {
+    patiently(|| host.runtime.state(container)).await
+}
+
+/// Answers when the instance does something else than `known`.
+async fn watch(
+    host: &Host,
+    container: &ContainerId,
+    known: Option<&InstanceState>,
+) -> Option<InstanceState> {
+    let Some(known) = known else {
+        return std::future::pending().await;
+    };
+    loop {
+        let now = patiently(|| host.runtime.changed(container, known)).await;
+        if now.as_ref() != Some(known) {
+            return now;
+        }
+        tokio::time::sleep(ASK_PAUSE).await;
+    }
+}
+
+/// A shim that does not answer once may be busy; the leader gives up a container that is lost.
+async fn patiently<F>(ask: impl Fn() -> F) -> Option<InstanceState>
+where
+    F: Future<Output = Result<InstanceState, RuntimeError>>,
+{
+    for _ in 1..ASKS {
+        match ask().await {
+            Ok(state) => return Some(state),
+            Err(RuntimeError::NotFound(_)) => return None,
+            Err(_) => tokio::time::sleep(ASK_PAUSE).await,
+        }
+    }
+    match ask().await {
+        Ok(state) => Some(state),
+        Err(RuntimeError::NotFound(_)) => None,
+        Err(error) => Some(InstanceState::Lost {
+            reason: chain(&error),
+        }),
+    }
+}
+
+async fn load(host: &Host, container: &ContainerId) -> Result<Record, LedgerError> {
+    let (ledger, id) = (host.ledger.clone(), container.clone());
+    let record = on_disk(move || ledger.load(&id)).await?;
+    Ok(record.unwrap_or_else(|| Record::unknown(container.clone(), now_ms())))
+}
+
+async fn store(host: &Host, record: &Record) -> Result<(), LedgerError> {
+    let (ledger, record) = (host.ledger.clone(), record.clone());
+    on_disk(move || ledger.store(&record)).await
+}
+
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("the ledger does not panic")
+}
+
+/// The life of a task whose record can't be read.
+async fn refuse_all(
+    host: &Host,
+    container: &ContainerId,
+    mut queue: mpsc::Receiver<AgentCommand>,
+    error: &LedgerError,
+) {
+    let failure = failures::on_host(&host.name, failures::internal(error));
+    warn!(container = container.short(), error = %failure, "container refused");
+    while !host.containers.retire(container, &queue) {
+        if let Some(command) = queue.recv().await {
+            host.outbox
+                .send(command.operation, Err(failure.clone()))
+                .await;
+        }
+    }
+}
