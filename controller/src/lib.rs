@@ -1,1 +1,214 @@
-//! placeholder
+//! One member of the controller: a part of the Raft group, the gRPC services, and, when it is
+//! elected, the leader's work.
+//!
+//! ```text
+//!   control ──┐                        ┌── leader ── sessions ── dispatcher ── agents
+//!             ├── member ── raft ── core
+//!   raft rpc ─┘                        (decides nothing itself: `godwit-core` does)
+//! ```
+
+mod control;
+mod dispatcher;
+mod ids;
+mod leader;
+mod member;
+mod raft;
+mod scope;
+
+use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use godwit_proto::{
+    config::MemberConfig,
+    limits,
+    tls::{self, Credentials, CredentialsError, Role},
+};
+use godwit_types::MemberName;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tonic::transport::Server;
+use tracing::info;
+
+use crate::{member::Member, raft::Raft};
+
+/// The log of Raft inside the data directory.
+const STORE: &str = "raft.redb";
+const SNAPSHOT_EVERY: u64 = 10_000;
+/// Open streams end with the process: nobody is waited for longer.
+const DRAIN: Duration = Duration::from_millis(300);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("credentials can't be used")]
+    Credentials(#[from] CredentialsError),
+    #[error("certificate is `{0}`, not a member's")]
+    NotMember(String),
+    #[error("member `{0}` is not among the members of its own configuration")]
+    NotListed(String),
+    #[error("member names and ids in the configuration are not unique")]
+    NotUnique,
+    #[error("can't make the data directory `{path}`")]
+    Data {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't listen on `{address}`")]
+    Listen {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+}
+
+/// A running member.
+pub struct Controller {
+    raft: Arc<Raft>,
+    name: MemberName,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    follower: JoinHandle<()>,
+}
+
+impl Controller {
+    /// Opens the data directory, listens, and takes part in the group.
+    pub async fn start(
+        config: &MemberConfig,
+        credentials: &Credentials,
+        data: &Path,
+    ) -> Result<Self, StartError> {
+        let listener =
+            TcpListener::bind(&config.listen)
+                .await
+                .map_err(|source| StartError::Listen {
+                    address: config.listen.clone(),
+                    source,
+                })?;
+        Self::start_on(listener, config, credentials, data, SNAPSHOT_EVERY).await
+    }
+
+    /// The same on a socket that listens already, with snapshots as often as the caller wants.
+    pub async fn start_on(
+        listener: TcpListener,
+        config: &MemberConfig,
+        credentials: &Credentials,
+        data: &Path,
+        snapshot_every: u64,
+    ) -> Result<Self, StartError> {
+        let identity = credentials.identity()?;
+        if identity.role != Role::Member {
+            return Err(StartError::NotMember(identity.to_string()));
+        }
+        let ids: BTreeMap<String, u64> = config
+            .members
+            .iter()
+            .map(|member| (member.name.to_string(), member.id))
+            .collect();
+        let voters: Vec<u64> = config.members.iter().map(|member| member.id).collect();
+        let distinct: std::collections::BTreeSet<_> = voters.iter().collect();
+        if ids.len() != voters.len() || distinct.len() != voters.len() || voters.contains(&0) {
+            return Err(StartError::NotUnique);
+        }
+        let own = config
+            .members
+            .iter()
+            .find(|member| member.name.as_str() == identity.name)
+            .ok_or_else(|| StartError::NotListed(identity.name.clone()))?;
+        std::fs::create_dir_all(data).map_err(|source| StartError::Data {
+            path: data.to_owned(),
+            source,
+        })?;
+        let peers: Vec<_> = config
+            .members
+            .iter()
+            .filter(|member| member.id != own.id)
+            .map(|member| raft::Peer {
+                id: member.id,
+                name: member.name.to_string(),
+                address: member.address.clone(),
+            })
+            .collect();
+        let client = credentials.client_config()?;
+        let raft = Raft::start(&raft::Options {
+            id: own.id,
+            voters: &voters,
+            peers: &peers,
+            cluster: &identity.cluster,
+            path: &data.join(STORE),
+            client: client.clone(),
+            snapshot_every,
+        })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.listen.clone(),
+            source,
+        })?;
+        let (current_sender, current) = watch::channel(None);
+        let member = Arc::new(Member {
+            cluster: identity.cluster.clone(),
+            members: config.members.clone(),
+            raft: raft.clone(),
+            client,
+            current,
+        });
+        let follower = tokio::spawn(leader::follow(
+            raft.clone(),
+            identity.cluster.clone(),
+            current_sender,
+        ));
+        let (stop, mut stopped) = watch::channel(false);
+        let server = Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(limits::SESSION_TIMEOUT))
+            .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
+            .add_service(raft::service(raft.clone(), ids))
+            .add_service(dispatcher::service(member.clone()))
+            .add_service(control::service(member))
+            .serve_with_incoming_shutdown(
+                tls::incoming(listener, credentials.server_config()?, identity.cluster),
+                async move { drop(stopped.wait_for(|stopped| *stopped).await) },
+            );
+        info!(member = %own.name, %address, members = voters.len(), "member started");
+        Ok(Self {
+            raft,
+            name: own.name.clone(),
+            address,
+            stop,
+            server: tokio::spawn(server),
+            follower,
+        })
+    }
+
+    pub fn name(&self) -> &MemberName {
+        &self.name
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether this member leads and has begun to.
+    pub fn leads(&self) -> bool {
+        self.raft.leadership().borrow().leading
+    }
+
+    /// Hands the lead over, ends the streams, closes the log.
+    pub async fn shutdown(self) {
+        self.raft.stop(true).await;
+        // The end of the thread ends the lead, and with it the streams of agents.
+        let _ = timeout(DRAIN, self.follower).await;
+        self.stop.send_replace(true);
+        let mut server = self.server;
+        if timeout(DRAIN, &mut server).await.is_err() {
+            server.abort();
+        }
+        info!(member = %self.name, "member stopped");
+    }
+
+    /// Ends the log's thread and nothing else: for tests of a member that vanishes.
+    pub async fn halt(self) {
+        self.raft.stop(false).await;
+        self.server.abort();
+        self.follower.abort();
+    }
+}

@@ -15,7 +15,7 @@ mod state;
 mod step;
 mod view;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, is_news};
 pub use command::{Command, NewContainer, Record};
 pub use invariants::check;
 pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};

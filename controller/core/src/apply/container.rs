@@ -58,6 +58,24 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
     Ok(Applied::Changed)
 }
 
+/// Whether a `ReportInstance` of this would change anything.
+pub fn is_news(
+    state: &State,
+    host: &HostName,
+    id: &ContainerId,
+    generation: Generation,
+    instance: Option<&InstanceState>,
+) -> bool {
+    let owned = state
+        .containers
+        .get(id)
+        .filter(|c| c.host == *host && c.generation == generation);
+    owned.is_some_and(|container| {
+        observed(container, instance)
+            .is_some_and(|(status, pid)| container.status != status || container.pid != pid)
+    })
+}
+
 /// Only the owner is heard, and only by the present generation: anything else is of the past.
 pub(super) fn report(
     state: &mut State,
@@ -106,7 +124,8 @@ fn observed(
         Some(
             InstanceState::Created | InstanceState::Frozen { .. } | InstanceState::Staged { .. },
         ) => None,
-        None if container.status == Status::Running => {
+        // While it is moved its two hosts are asked themselves.
+        None if container.status == Status::Running && container.migration.is_none() => {
             let reason = "its host no longer has it".to_owned();
             Some((Status::Failed { reason }, None))
         }

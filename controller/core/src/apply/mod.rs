@@ -5,6 +5,7 @@ mod host;
 mod migration;
 mod network;
 
+pub use container::is_news;
 use godwit_types::Refusal;
 
 use crate::{command::Command, state::State};

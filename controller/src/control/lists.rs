@@ -1,0 +1,74 @@
+//! Lists of what there is, and networks, which are little more.
+
+use std::sync::Arc;
+
+use godwit_core::{Command, container_views, find_network, host_views, network_view};
+use godwit_proto::{
+    control::CreateNetworkRequest,
+    document, failure,
+    v1::{Document, Documents},
+};
+use godwit_types::{MemberView, NetworkName};
+use tonic::Status;
+
+use super::{invalid, read, status_of};
+use crate::{leader::Leader, member::Member};
+
+pub async fn containers(leader: &Arc<Leader>) -> Result<Documents, Status> {
+    let state = read(leader).await?;
+    let views = container_views(&state, |host| leader.sessions.is_up(host));
+    Ok(document::write_all(views))
+}
+
+pub async fn hosts(leader: &Arc<Leader>) -> Result<Documents, Status> {
+    let state = read(leader).await?;
+    let reports = leader.sessions.reports().into_iter();
+    let seen = reports
+        .map(|(name, (up, report))| (name, (up, Some(report.facts))))
+        .collect();
+    Ok(document::write_all(host_views(&state, &seen)))
+}
+
+pub async fn networks(leader: &Arc<Leader>) -> Result<Documents, Status> {
+    let state = read(leader).await?;
+    Ok(document::write_all(
+        state.networks.values().map(network_view),
+    ))
+}
+
+pub async fn create_network(
+    leader: &Arc<Leader>,
+    request: CreateNetworkRequest,
+) -> Result<Document, Status> {
+    let name =
+        NetworkName::new(request.name.clone()).map_err(|reason| invalid(&request.name, reason))?;
+    let subnet = match request.subnet.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|reason| invalid(text, reason))?),
+    };
+    let command = Command::CreateNetwork { name, subnet };
+    leader.raft.propose(&command).await.map_err(status_of)?;
+    let state = leader.state();
+    let network = find_network(&state, &request.name).map_err(failure::refused)?;
+    Ok(document::write(&network_view(network)))
+}
+
+pub async fn members(member: &Member) -> Result<Documents, Status> {
+    let status = member
+        .raft
+        .status()
+        .await
+        .ok_or_else(|| Status::unavailable("this member is stopping"))?;
+    let view = |known: &godwit_proto::config::MemberAddress| {
+        let (reachable, matched) = status.members.get(&known.id).copied().unwrap_or((false, 0));
+        MemberView {
+            name: known.name.clone(),
+            address: known.address.clone(),
+            leader: status.leader == Some(known.id),
+            reachable,
+            term: status.term,
+            applied: matched.min(status.applied),
+        }
+    };
+    Ok(document::write_all(member.members.iter().map(view)))
+}

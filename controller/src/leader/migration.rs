@@ -1,0 +1,265 @@
+//! One migration from where it is to its end. What comes next is the core's table; this asks.
+//!
+//! Between the freeze and the commit every message counts: `Frozen`, `Transferred` and `Staged`
+//! are proposed and not awaited, since their undo is the same and `Reserved`, which is on the
+//! disk by then, already says that it may be needed. The commit is awaited; so is an abort,
+//! before anything is undone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use godwit_core::{Act, Ask, Command, Memory, Migration, Record, Step, next_step, operation};
+use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{Leader, sessions::AskError};
+use crate::{ids, raft::ProposeError};
+
+/// An act before the commit that takes longer has failed.
+const ACT_TIMEOUT: Duration = Duration::from_secs(60);
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+struct Drive<'a> {
+    leader: &'a Arc<Leader>,
+    /// May be some phases ahead of the stored one.
+    migration: Migration,
+    memory: Memory,
+    freeze_began: Option<Instant>,
+    /// The leader's own steps, written down with the next phase.
+    own_steps: Vec<FreezeStep>,
+}
+
+/// Runs until the migration is final, or the state can't be written.
+pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
+    let Some(migration) = leader.state().migrations.get(id).cloned() else {
+        return;
+    };
+    if migration.phase != Phase::Pending {
+        info!(migration = %id, phase = %migration.phase, "migration goes on");
+    }
+    let mut drive = Drive {
+        leader,
+        migration,
+        memory: Memory::default(),
+        freeze_began: None,
+        own_steps: Vec::new(),
+    };
+    loop {
+        let state = leader.state();
+        let step = next_step(&state, &drive.migration, &drive.memory);
+        let result = match step {
+            Step::Ask { ask, reaches } if drive.migration.phase.is_committed() => {
+                drive.forward(ask, reaches).await
+            }
+            Step::Ask { ask, reaches } => drive.attempt(ask, reaches).await,
+            Step::Commit => drive.commit().await,
+            Step::Undo(asks) => drive.undo(asks).await,
+            Step::Impossible(reason) if drive.migration.phase == Phase::Aborting => {
+                warn!(migration = %id, reason, "nothing left to undo");
+                drive.advance(Phase::Aborted, Record::default()).await
+            }
+            Step::Impossible(reason) => drive.abort(reason.to_owned()).await,
+            Step::Finished => return,
+        };
+        if let Err(reason) = result {
+            // Another leader takes it from what is stored, or this one does after a pause.
+            warn!(migration = %id, %reason, "migration is left as it is stored");
+            return;
+        }
+    }
+}
+
+impl Drive<'_> {
+    /// Before the commit: one attempt, and a failure aborts.
+    async fn attempt(&mut self, ask: Ask, reaches: Option<Phase>) -> Result<(), ProposeError> {
+        let act = ask.act;
+        let mut record = Record::default();
+        if act == Act::Freeze {
+            self.freeze_began = Some(Instant::now());
+            record.freeze_started_ms = Some(ids::now_ms());
+        }
+        let what = ask.command.verb.name();
+        let host = ask.host.clone();
+        let answer = timeout(ACT_TIMEOUT, self.leader.sessions.ask(&host, ask.command)).await;
+        let outcome = match answer {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(AskError::Failed(failure))) => {
+                let reason = format!("{what} on host `{host}`: {}", failure.message);
+                return self.abort(reason).await;
+            }
+            Ok(Err(down @ AskError::HostDown(_))) => {
+                return self.abort(format!("{what}: {down}")).await;
+            }
+            Err(_) => {
+                let seconds = ACT_TIMEOUT.as_secs();
+                let reason = format!("{what} on host `{host}`: no answer in {seconds} s");
+                return self.abort(reason).await;
+            }
+        };
+        match outcome {
+            Outcome::Checked { need } => self.memory.need = Some(need),
+            Outcome::Frozen { steps } | Outcome::Staged { steps } => record.steps = steps,
+            Outcome::Transferred { bytes, steps } => {
+                record.steps = steps;
+                record.bytes = bytes;
+            }
+            _ => {}
+        }
+        if act == Act::CheckSource && self.memory.need.is_none() {
+            self.memory.need = Some(0);
+        }
+        match reaches {
+            Some(phase @ (Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
+                self.leader.raft.propose_detached(&Command::Advance {
+                    migration: self.migration.id.clone(),
+                    to: phase,
+                    record: record.clone(),
+                });
+                self.note(phase, &record);
+                Ok(())
+            }
+            Some(phase) => self.advance(phase, record).await,
+            None => Ok(()),
+        }
+    }
+
+    /// After the commit: again and again, since only forward leads out.
+    async fn forward(&mut self, ask: Ask, reaches: Option<Phase>) -> Result<(), ProposeError> {
+        let act = ask.act;
+        let what = ask.command.verb.name();
+        let outcome = self.insist(ask).await;
+        let mut record = Record {
+            steps: std::mem::take(&mut self.own_steps),
+            ..Record::default()
+        };
+        if act == Act::Resume {
+            record.freeze_us = self.freeze_us();
+            if let Some(Outcome::Resumed { pid, steps }) = outcome {
+                record.pid = Some(pid);
+                record.steps.extend(steps);
+            }
+        } else {
+            let total = ids::now_ms().saturating_sub(self.migration.started_ms);
+            record.total_us = total * 1000;
+        }
+        let freeze_us = record.freeze_us;
+        let phase = reaches.unwrap_or(self.migration.phase);
+        self.advance(phase, record).await?;
+        info!(migration = %self.migration.id, %phase, freeze_us, "{what} done");
+        Ok(())
+    }
+
+    /// In whole microseconds when this leader saw the freeze begin, else from the clock.
+    fn freeze_us(&self) -> u64 {
+        match (self.freeze_began, self.migration.freeze_started_ms) {
+            (Some(began), _) => began.elapsed().as_micros() as u64,
+            (None, Some(began)) => ids::now_ms().saturating_sub(began) * 1000,
+            (None, None) => 0,
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), ProposeError> {
+        let began = Instant::now();
+        let command = Command::Advance {
+            migration: self.migration.id.clone(),
+            to: Phase::Committed,
+            record: Record::default(),
+        };
+        match self.leader.raft.propose(&command).await {
+            Ok(_) => {
+                self.own_steps.push(FreezeStep {
+                    name: "raft commit".to_owned(),
+                    micros: began.elapsed().as_micros() as u64,
+                });
+                self.note(Phase::Committed, &Record::default());
+                Ok(())
+            }
+            // A refusal is certain: it is not committed and, aborted, never will be.
+            Err(ProposeError::Refused(refusal)) => self.abort(refusal.to_string()).await,
+            Err(unknown) => Err(unknown),
+        }
+    }
+
+    async fn advance(&mut self, to: Phase, record: Record) -> Result<(), ProposeError> {
+        let command = Command::Advance {
+            migration: self.migration.id.clone(),
+            to,
+            record: record.clone(),
+        };
+        self.leader.raft.propose(&command).await?;
+        self.note(to, &record);
+        Ok(())
+    }
+
+    fn note(&mut self, phase: Phase, record: &Record) {
+        self.migration.phase = phase;
+        self.memory.attempt = 0;
+        if record.freeze_started_ms.is_some() {
+            self.migration.freeze_started_ms = record.freeze_started_ms;
+        }
+    }
+
+    /// Nothing is undone before every leader to come knows that it must be.
+    async fn abort(&mut self, reason: String) -> Result<(), ProposeError> {
+        warn!(migration = %self.migration.id, phase = %self.migration.phase, %reason, "aborting");
+        let command = Command::Abort {
+            migration: self.migration.id.clone(),
+            error: reason,
+        };
+        self.leader.raft.propose(&command).await?;
+        self.note(Phase::Aborting, &Record::default());
+        Ok(())
+    }
+
+    async fn undo(&mut self, asks: Vec<Ask>) -> Result<(), ProposeError> {
+        // Side by side: a destination that is down must not keep the source frozen.
+        join_all(asks.into_iter().map(|ask| self.insist(ask))).await;
+        self.advance(Phase::Aborted, Record::default()).await?;
+        info!(migration = %self.migration.id, "aborted, the source runs on");
+        Ok(())
+    }
+
+    /// Asks until the host has done it. None: it answered that there is nothing to do it with.
+    async fn insist(&self, ask: Ask) -> Option<Outcome> {
+        let Ask {
+            act,
+            host,
+            mut command,
+        } = ask;
+        let mut backoff = BACKOFF;
+        let mut attempt = 0;
+        loop {
+            match self.leader.sessions.ask(&host, command.clone()).await {
+                Ok(outcome) => return Some(outcome),
+                Err(AskError::HostDown(_)) => {
+                    warn!(migration = %self.migration.id, %host, what = command.verb.name(),
+                        "host is down, waiting for it");
+                    self.leader.sessions.wait_up(&host).await;
+                }
+                Err(AskError::Failed(failure)) => {
+                    warn!(migration = %self.migration.id, %host, what = command.verb.name(),
+                        error = %failure.message, "failed");
+                    let nothing = match failure.kind {
+                        FailureKind::NotFound => act != Act::Resume,
+                        FailureKind::WrongState | FailureKind::Stale => {
+                            matches!(act, Act::Thaw | Act::Discard)
+                        }
+                        _ => false,
+                    };
+                    if nothing {
+                        return None;
+                    }
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    attempt += 1;
+                    command.operation = operation(&self.migration.id, act, attempt);
+                }
+            }
+        }
+    }
+}

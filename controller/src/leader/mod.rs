@@ -1,0 +1,145 @@
+//! What only the leader does, from its election to the end of its lead.
+//!
+//! ```text
+//!             ┌ sessions      agents in contact, commands and answers
+//!   Leader ───┼ reconcile     one task per thing that is not yet as it was asked for:
+//!             │                 container (run, stop, remove), migration
+//!             └ networks      endpoint tables to every live host
+//! ```
+//!
+//! All of it may be lost at any moment: what must not be lost is in Raft, and the next leader
+//! finds there what to do, by the same operation ids.
+
+mod container;
+mod migration;
+mod networks;
+mod reconcile;
+pub mod sessions;
+
+use std::{sync::Arc, time::Duration};
+
+use godwit_core::{Command, State, is_news};
+use godwit_types::{AgentReport, HostName};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    raft::{Leadership, ProposeError, Raft},
+    scope::{self, Owner, Scope},
+};
+pub use reconcile::{Job, JobError, Jobs};
+use sessions::Sessions;
+
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// One lead of this member.
+pub struct Leader {
+    pub term: u64,
+    pub raft: Arc<Raft>,
+    pub sessions: Sessions,
+    pub jobs: Jobs,
+    pub scope: Scope,
+    owner: Owner,
+}
+
+impl Leader {
+    fn begin(term: u64, raft: Arc<Raft>, cluster: &str) -> Arc<Self> {
+        let (owner, scope) = scope::open();
+        let leader = Arc::new(Self {
+            term,
+            raft,
+            sessions: Sessions::new(),
+            jobs: Jobs::default(),
+            scope: scope.clone(),
+            owner,
+        });
+        if leader.state().cluster.is_empty() {
+            leader.raft.propose_detached(&Command::Init {
+                cluster: cluster.to_owned(),
+            });
+        }
+        scope.spawn(reconcile::run(leader.clone()));
+        scope.spawn(networks::run(leader.clone()));
+        let sweeper = leader.clone();
+        scope.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweeper.sessions.sweep();
+            }
+        });
+        leader
+    }
+
+    fn end(&self) {
+        self.owner.close();
+        self.sessions.clear();
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.raft.state()
+    }
+
+    /// The newest state: a linearizable read.
+    pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
+        self.raft.read().await
+    }
+
+    /// Writes down what a report says that the state does not know.
+    pub fn observe(&self, host: &HostName, report: &AgentReport) {
+        let state = self.state();
+        for instance in &report.instances {
+            let known = state.containers.get(&instance.container);
+            let owned = known.is_some_and(|container| {
+                container.host == *host && container.generation == instance.generation
+            });
+            let moving = known.is_some_and(|container| container.migration.is_some());
+            if !owned && !moving {
+                // Whose it is can't be told from here: it is left alone.
+                warn!(%host, container = instance.container.short(),
+                    generation = %instance.generation, state = ?instance.state,
+                    "host has an instance that it does not own");
+            }
+        }
+        for container in state.owned_by(host) {
+            let instance = report
+                .instances
+                .iter()
+                .find(|i| i.container == container.id && i.generation == container.generation)
+                .map(|instance| &instance.state);
+            if is_news(&state, host, &container.id, container.generation, instance) {
+                self.raft.propose_detached(&Command::ReportInstance {
+                    host: host.clone(),
+                    container: container.id.clone(),
+                    generation: container.generation,
+                    state: instance.cloned(),
+                });
+            }
+        }
+    }
+
+    /// Sends every network's table to one host.
+    pub fn sync_networks(self: &Arc<Self>, host: &HostName) {
+        networks::push_all(self, host);
+    }
+}
+
+/// Begins and ends leads as Raft says, for ever.
+pub async fn follow(raft: Arc<Raft>, cluster: String, current: watch::Sender<Option<Arc<Leader>>>) {
+    let mut leadership = raft.leadership();
+    loop {
+        let Leadership { term, leading, .. } = *leadership.borrow_and_update();
+        let held = current.borrow().as_ref().map(|leader| leader.term);
+        if held.is_some_and(|held| !leading || held != term)
+            && let Some(leader) = current.send_replace(None)
+        {
+            leader.end();
+            info!(term = leader.term, "lead ended");
+        }
+        if leading && held != Some(term) {
+            current.send_replace(Some(Leader::begin(term, raft.clone(), &cluster)));
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}

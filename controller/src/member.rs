@@ -1,0 +1,104 @@
+//! What every service of this member needs: who we are, who leads, and ways to the others.
+
+use std::{sync::Arc, time::Duration};
+
+use godwit_proto::{
+    config::MemberAddress,
+    control::control_client::ControlClient,
+    limits,
+    tls::{self, Role, Target},
+};
+use godwit_types::HostName;
+use tokio::sync::watch;
+use tonic::{Status, transport::Channel};
+
+use crate::{leader::Leader, raft::Raft};
+
+/// How long a request waits for a leader to be elected.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+pub struct Member {
+    pub cluster: String,
+    pub members: Vec<MemberAddress>,
+    pub raft: Arc<Raft>,
+    pub client: Arc<rustls::ClientConfig>,
+    pub current: watch::Receiver<Option<Arc<Leader>>>,
+}
+
+/// Where a request is answered.
+pub enum Place {
+    Here(Arc<Leader>),
+    There(ControlClient<Channel>),
+}
+
+impl Member {
+    /// The lead of this member, if it has it.
+    pub fn leader(&self) -> Option<Arc<Leader>> {
+        self.current.borrow().clone()
+    }
+
+    fn other_leader(&self) -> Option<&MemberAddress> {
+        let leader = self.raft.leadership().borrow().leader?;
+        let mut members = self.members.iter();
+        members.find(|member| member.id == leader && member.id != self.raft.id())
+    }
+
+    /// `address:port` of another member that leads.
+    pub fn leader_address(&self) -> Option<String> {
+        self.other_leader().map(|member| member.address.clone())
+    }
+
+    /// Finds the leader, waiting a little for one. A request that was forwarded to us is not
+    /// forwarded again.
+    pub async fn place(&self, forwarded: bool) -> Result<Place, Status> {
+        let mut current = self.current.clone();
+        let mut leadership = self.raft.leadership();
+        let search = async {
+            loop {
+                if let Some(leader) = current.borrow_and_update().clone() {
+                    return Some(Place::Here(leader));
+                }
+                leadership.borrow_and_update();
+                if !forwarded && let Some(member) = self.other_leader() {
+                    return Some(Place::There(self.control(member)));
+                }
+                let changed = tokio::select! {
+                    changed = current.changed() => changed,
+                    changed = leadership.changed() => changed,
+                };
+                changed.ok()?;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, search).await {
+            Ok(Some(place)) => Ok(place),
+            Ok(None) => Err(Status::unavailable("this member is stopping")),
+            Err(_) => Err(Status::unavailable(format!(
+                "no leader in {} s: are more than half of the {} members running?",
+                PATIENCE.as_secs(),
+                self.members.len()
+            ))),
+        }
+    }
+
+    fn control(&self, member: &MemberAddress) -> ControlClient<Channel> {
+        let target = Target {
+            address: member.address.clone(),
+            cluster: self.cluster.clone(),
+            role: Role::Member,
+            name: Some(member.name.to_string()),
+        };
+        ControlClient::new(tls::channel(self.client.clone(), target))
+            .max_decoding_message_size(limits::MESSAGE)
+    }
+
+    /// A channel to a host's agent.
+    pub fn host(&self, name: &HostName, address: &str) -> Channel {
+        let target = Target {
+            address: address.to_owned(),
+            cluster: self.cluster.clone(),
+            role: Role::Host,
+            name: Some(name.to_string()),
+        };
+        tls::channel(self.client.clone(), target)
+    }
+}

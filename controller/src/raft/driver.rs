@@ -1,0 +1,485 @@
+//! The thread that owns the `RawNode`. It does what the manual of raft-rs says, in its order:
+//! messages of a leader go out first, then the snapshot, committed entries, the disk, and last
+//! what may only be said once it is on the disk.
+//!
+//! All that waits in the queue is taken before a `Ready` is made, so that many proposals share
+//! one fsync.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use godwit_core::{Applied, Command, State, apply};
+use godwit_types::Refusal;
+use protobuf::Message as _;
+use raft::{
+    RawNode, SnapshotStatus, StateRole,
+    eraftpb::{Entry, EntryType, Message, MessageType, Snapshot},
+};
+use tokio::sync::{oneshot, watch};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    ProposeError,
+    store::{Store, StoreError},
+    transport::Outbox,
+};
+
+pub const TICK: Duration = Duration::from_millis(50);
+/// How many inputs are taken before what they led to is done.
+const BATCH: usize = 512;
+/// A member that was heard this recently is reachable.
+const REACHABLE: Duration = Duration::from_millis(1500);
+/// How long a stopping leader waits for its successor.
+const HANDOVER: Duration = Duration::from_millis(1200);
+/// Entries kept behind a snapshot, for followers that are a little late.
+const KEEP: u64 = 1000;
+
+pub type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
+
+pub enum Input {
+    Message(Box<Message>),
+    Propose {
+        command: Vec<u8>,
+        answer: Option<Answer>,
+    },
+    /// Answered when everything committed before is applied here.
+    Read(oneshot::Sender<Result<(), ProposeError>>),
+    Unreachable(u64),
+    Status(oneshot::Sender<RaftStatus>),
+    /// `transfer`: hand the lead over first.
+    Stop {
+        transfer: bool,
+    },
+}
+
+/// The way into the thread: bounded, and nobody waits.
+#[derive(Clone)]
+pub struct Inputs(pub SyncSender<Input>);
+
+impl Inputs {
+    /// False: the queue is full or the thread is gone.
+    pub fn send(&self, input: Input) -> bool {
+        self.0.try_send(input).is_ok()
+    }
+}
+
+/// The applied state. A new one for every batch of entries.
+#[derive(Clone)]
+pub struct Published {
+    pub state: Arc<State>,
+    pub applied: u64,
+}
+
+/// Who leads, as far as this member knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub term: u64,
+    pub leader: Option<u64>,
+    /// This member leads, and has applied everything that was committed before it did.
+    pub leading: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct RaftStatus {
+    pub term: u64,
+    pub leader: Option<u64>,
+    pub applied: u64,
+    /// By Raft id: whether it is reachable and up to which entry it has the log.
+    pub members: BTreeMap<u64, (bool, u64)>,
+}
+
+pub struct Driver {
+    node: RawNode<Store>,
+    inputs: Receiver<Input>,
+    outbox: Outbox,
+    published: watch::Sender<Published>,
+    leadership: watch::Sender<Leadership>,
+    state: Arc<State>,
+    applied: u64,
+    applied_term: u64,
+    /// Tells our proposals from those of others, and of our former life.
+    proposer: u64,
+    sequence: u64,
+    waiting: HashMap<u64, Answer>,
+    reads: BTreeMap<u64, oneshot::Sender<Result<(), ProposeError>>>,
+    heard: BTreeMap<u64, Instant>,
+    snapshot_every: u64,
+}
+
+type Done = Vec<(Answer, Result<Applied, ProposeError>)>;
+
+impl Driver {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        node: RawNode<Store>,
+        inputs: Receiver<Input>,
+        outbox: Outbox,
+        published: watch::Sender<Published>,
+        leadership: watch::Sender<Leadership>,
+        proposer: u64,
+        snapshot_every: u64,
+    ) -> Self {
+        let Published { state, applied } = published.borrow().clone();
+        Self {
+            node,
+            inputs,
+            outbox,
+            published,
+            leadership,
+            state,
+            applied,
+            applied_term: 0,
+            proposer,
+            sequence: 0,
+            waiting: HashMap::new(),
+            reads: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            snapshot_every,
+        }
+    }
+
+    /// Runs until it is told to stop, or the disk fails.
+    pub fn run(mut self) {
+        if let Err(failure) = self.turn() {
+            // Without its disk a member can't keep a promise: it says nothing any more.
+            let chain = godwit_proto::failure::chain(&failure);
+            error!(error = %chain, "raft store failed, this member stops");
+        }
+        self.leadership.send_replace(Leadership::default());
+        self.fail_all(|| ProposeError::Stopped);
+    }
+
+    fn turn(&mut self) -> Result<(), StoreError> {
+        let mut next_tick = Instant::now() + TICK;
+        let mut stop_at: Option<Instant> = None;
+        if self.node.store().conf().get_voters() == [self.node.raft.id] {
+            // Nobody else could be elected: why wait.
+            self.log_raft("campaign", |node| node.campaign());
+        }
+        loop {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            let mut first = match self.inputs.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            for _ in 0..BATCH {
+                let Some(input) = first.take().or_else(|| self.inputs.try_recv().ok()) else {
+                    break;
+                };
+                match input {
+                    Input::Stop { transfer } => {
+                        if !(transfer && self.hand_over()) {
+                            return Ok(());
+                        }
+                        stop_at = Some(Instant::now() + HANDOVER);
+                    }
+                    other => self.take(other),
+                }
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                self.node.tick();
+                // Ticks that were missed are not made up: a late disk is no reason to vote.
+                next_tick = now + TICK;
+            }
+            while self.node.has_ready() {
+                self.ready()?;
+            }
+            self.announce();
+            if let Some(at) = stop_at {
+                let lead = self.node.raft.state == StateRole::Leader;
+                if !lead || Instant::now() >= at {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Message(message) => {
+                self.heard.insert(message.from, Instant::now());
+                self.log_raft("step", |node| node.step(*message));
+            }
+            Input::Propose { command, answer } => self.propose(command, answer),
+            Input::Read(answer) => {
+                if self.leadership.borrow().leading {
+                    self.sequence += 1;
+                    self.reads.insert(self.sequence, answer);
+                    let context = self.context(self.sequence);
+                    self.node.read_index(context);
+                } else {
+                    let _ = answer.send(Err(ProposeError::NotLeader));
+                }
+            }
+            Input::Unreachable(peer) => {
+                self.node.report_unreachable(peer);
+                // A snapshot that was under way on the broken stream is lost with it.
+                self.node.report_snapshot(peer, SnapshotStatus::Failure);
+            }
+            Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Stop { .. } => {}
+        }
+    }
+
+    fn context(&self, sequence: u64) -> Vec<u8> {
+        let mut context = self.proposer.to_le_bytes().to_vec();
+        context.extend(sequence.to_le_bytes());
+        context
+    }
+
+    fn sequence_of(&self, context: &[u8]) -> Option<u64> {
+        let (proposer, sequence) = context.split_at_checked(8)?;
+        (proposer == self.proposer.to_le_bytes())
+            .then(|| sequence.try_into().ok().map(u64::from_le_bytes))?
+    }
+
+    fn propose(&mut self, command: Vec<u8>, answer: Option<Answer>) {
+        self.sequence += 1;
+        let context = self.context(self.sequence);
+        // raft would pass a follower's proposal on; then nobody could answer it.
+        let result = if self.node.raft.state == StateRole::Leader {
+            self.node.propose(context, command)
+        } else {
+            Err(raft::Error::ProposalDropped)
+        };
+        match (result, answer) {
+            (Ok(()), Some(answer)) => drop(self.waiting.insert(self.sequence, answer)),
+            (Ok(()), None) => {}
+            (Err(reason), answer) => {
+                debug!(%reason, "proposal dropped");
+                if let Some(answer) = answer {
+                    let _ = answer.send(Err(ProposeError::NotLeader));
+                }
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Result<(), StoreError> {
+        let mut ready = self.node.ready();
+        let mut done = Done::new();
+        self.send(ready.take_messages());
+        if !ready.snapshot().is_empty() {
+            let snapshot = ready.snapshot().clone();
+            self.install(&snapshot)?;
+        }
+        let committed = ready.take_committed_entries();
+        self.apply(committed, &mut done);
+        let hard = ready.hs().cloned();
+        let sync = ready.must_sync();
+        let entries = ready.take_entries();
+        self.node.mut_store().save(&entries, hard.as_ref(), sync)?;
+        self.send(ready.take_persisted_messages());
+        let reads = ready.take_read_states();
+        let mut light = self.node.advance(ready);
+        self.send(light.take_messages());
+        let committed = light.take_committed_entries();
+        self.apply(committed, &mut done);
+        self.node.advance_apply();
+        // Whoever is answered must find the state already there.
+        self.publish();
+        for (answer, result) in done {
+            let _ = answer.send(result);
+        }
+        for read in reads {
+            // The index is at most the commit, and all that is committed here is applied.
+            let sequence = self.sequence_of(&read.request_ctx);
+            if let Some(answer) = sequence.and_then(|s| self.reads.remove(&s)) {
+                let result = if read.index <= self.applied {
+                    Ok(())
+                } else {
+                    Err(ProposeError::Lost)
+                };
+                let _ = answer.send(result);
+            }
+        }
+        if self.applied >= self.node.store().snapshot_index() + self.snapshot_every {
+            let started = Instant::now();
+            let (applied, state) = (self.applied, self.state.to_json());
+            let bytes = state.len();
+            let keep = KEEP.min(self.snapshot_every / 2);
+            self.node.mut_store().compact(applied, state, keep)?;
+            info!(applied, bytes, took = ?started.elapsed(), "snapshot taken");
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to;
+            let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let sent = match message.write_to_bytes() {
+                Ok(bytes) => self.outbox.send(to, bytes),
+                Err(reason) => {
+                    warn!(%reason, "raft message can't be written");
+                    false
+                }
+            };
+            if snapshot {
+                // Finished as soon as it is queued: when it gets lost, the next probe finds out
+                // and another is sent.
+                let status = if sent {
+                    SnapshotStatus::Finish
+                } else {
+                    SnapshotStatus::Failure
+                };
+                self.node.report_snapshot(to, status);
+            } else if !sent {
+                self.node.report_unreachable(to);
+            }
+        }
+    }
+
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let meta = snapshot.get_metadata();
+        match State::from_json(snapshot.get_data()) {
+            Ok(state) => self.state = Arc::new(state),
+            Err(reason) => {
+                let chain = godwit_proto::failure::chain(&reason);
+                error!(error = %chain, "the leader's snapshot can't be read");
+                return Err(StoreError::Missing(meta.index));
+            }
+        }
+        self.node.mut_store().install(snapshot)?;
+        self.applied = meta.index;
+        self.applied_term = meta.term;
+        info!(index = meta.index, "snapshot installed");
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, done: &mut Done) {
+        for entry in entries {
+            self.applied = entry.index;
+            self.applied_term = entry.term;
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                warn!(
+                    index = entry.index,
+                    "membership changes are not supported yet"
+                );
+                continue;
+            }
+            if entry.data.is_empty() {
+                continue;
+            }
+            let result = self.apply_command(&entry);
+            let sequence = self.sequence_of(&entry.context);
+            if let Some(answer) = sequence.and_then(|s| self.waiting.remove(&s)) {
+                done.push((answer, result.map_err(ProposeError::Refused)));
+            } else if let Err(refusal) = result {
+                debug!(index = entry.index, %refusal, "refused");
+            }
+        }
+    }
+
+    fn apply_command(&mut self, entry: &Entry) -> Result<Applied, Refusal> {
+        match serde_json::from_slice::<Command>(&entry.data) {
+            Ok(command) => apply(Arc::make_mut(&mut self.state), &command),
+            Err(reason) => {
+                // Every member of this version reads it so; a newer one wrote it.
+                error!(index = entry.index, %reason, "command can't be read, upgrade this member");
+                Err(Refusal::Invalid {
+                    what: "command".to_owned(),
+                    problem: reason.to_string(),
+                })
+            }
+        }
+    }
+
+    fn publish(&self) {
+        if self.published.borrow().applied != self.applied {
+            self.published.send_replace(Published {
+                state: self.state.clone(),
+                applied: self.applied,
+            });
+        }
+    }
+
+    fn announce(&mut self) {
+        let raft = &self.node.raft;
+        let lead = raft.state == StateRole::Leader;
+        let now = Leadership {
+            term: raft.term,
+            leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
+            leading: lead && self.applied_term == raft.term,
+        };
+        if !lead && !(self.waiting.is_empty() && self.reads.is_empty()) {
+            self.fail_all(|| ProposeError::Lost);
+        }
+        let before = *self.leadership.borrow();
+        if before != now {
+            if now.leading && !before.leading {
+                info!(term = now.term, "this member leads");
+            } else if before.leading && !now.leading {
+                info!(term = now.term, leader = ?now.leader, "this member leads no more");
+            } else if before.leader != now.leader {
+                info!(term = now.term, leader = ?now.leader, "leader");
+            }
+            self.leadership.send_replace(now);
+        }
+    }
+
+    fn fail_all(&mut self, reason: impl Fn() -> ProposeError) {
+        for (_, answer) in self.waiting.drain() {
+            let _ = answer.send(Err(reason()));
+        }
+        for (_, answer) in std::mem::take(&mut self.reads) {
+            let _ = answer.send(Err(reason()));
+        }
+    }
+
+    fn hand_over(&mut self) -> bool {
+        if self.node.raft.state != StateRole::Leader {
+            return false;
+        }
+        let status = self.status();
+        let own = self.node.raft.id;
+        let best = status
+            .members
+            .iter()
+            .filter(|(id, (reachable, _))| **id != own && *reachable)
+            .max_by_key(|(_, (_, matched))| *matched);
+        match best {
+            Some((id, _)) => {
+                info!(to = id, "handing the lead over");
+                self.node.transfer_leader(*id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn status(&self) -> RaftStatus {
+        let raft = &self.node.raft;
+        let reachable = |id: u64| {
+            id == raft.id
+                || self
+                    .heard
+                    .get(&id)
+                    .is_some_and(|at| at.elapsed() < REACHABLE)
+        };
+        let members = raft
+            .prs()
+            .iter()
+            .map(|(id, progress)| (*id, (reachable(*id), progress.matched)))
+            .collect();
+        RaftStatus {
+            term: raft.term,
+            leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
+            applied: self.applied,
+            members,
+        }
+    }
+
+    fn log_raft(&mut self, what: &str, act: impl FnOnce(&mut RawNode<Store>) -> raft::Result<()>) {
+        if let Err(reason) = act(&mut self.node) {
+            debug!(%reason, what, "raft refused");
+        }
+    }
+}
