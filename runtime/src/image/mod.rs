@@ -1,0 +1,36 @@
+//! Images of one host: loaded from archives, unpacked once, addressed by their content.
+//!
+//! ```text
+//! <root>/lock                     flock: whoever changes what is below
+//! <root>/names.json               which images there are, and their names
+//! <root>/blobs/sha256/<hex>       image configurations and manifests, as they came
+//! <root>/layers/<chain id>/fs     one unpacked layer above its parents: an overlay's lower layer
+//! <root>/layers/<chain id>/layer.json    its digest and size
+//! <root>/tmp/<random>             a load under way; holds a flock while it is
+//! ```
+//!
+//! A load goes: spool the archive's members to `tmp` → read its documents (`docker.rs`, `oci.rs`)
+//! → unpack the layers that are missing (`layer.rs`) → sync → under the lock, move layers into
+//! place, write blobs, and last `names.json`. So a load that fails or is cut off leaves nothing
+//! that counts, and what was there stays.
+//!
+//! A layer's directory is named by its chain id (the OCI image specification's digest over the
+//! layer and all below it), since what a layer unpacks to may depend on its parents.
+//!
+//! Everything here blocks; callers are on a thread that may. It knows no registry and no
+//! container.
+
+mod archive;
+mod compression;
+mod config;
+mod docker;
+mod error;
+mod layer;
+mod load;
+mod names;
+mod oci;
+mod store;
+mod tar_reader;
+
+pub use error::{ImageError, LayerFault, TarFault};
+pub use store::{Image, Store};
