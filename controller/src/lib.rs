@@ -192,6 +192,12 @@ impl Controller {
         self.raft.leadership().borrow().leading
     }
 
+    /// Waits until this member can't take part any more, since its disk or its log failed.
+    pub async fn failed(&self) {
+        let mut leadership = self.raft.leadership();
+        while leadership.changed().await.is_ok() {}
+    }
+
     /// Hands the lead over, ends the streams, closes the log.
     pub async fn shutdown(self) {
         self.raft.stop(true).await;

@@ -46,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = controller.failed() => anyhow::bail!("this member can't take part any more"),
     }
     controller.shutdown().await;
     Ok(())

@@ -1,9 +1,9 @@
 //! One migration from where it is to its end. What comes next is the core's table; this asks.
 //!
-//! Between the freeze and the commit every message counts: `Frozen`, `Transferred` and `Staged`
-//! are proposed and not awaited, since their undo is the same and `Reserved`, which is on the
-//! disk by then, already says that it may be needed. The commit is awaited; so is an abort,
-//! before anything is undone.
+//! Between the freeze and the commit every message counts: `Frozen` and `Transferred` are
+//! proposed and not awaited, since their undo is the same and `Reserved`, which is on the disk by
+//! then, already says that it may be needed. `Staged` is written together with the commit, which
+//! is awaited; so is an abort, before anything is undone.
 
 use std::{
     sync::Arc,
@@ -30,6 +30,8 @@ struct Drive<'a> {
     migration: Migration,
     memory: Memory,
     freeze_began: Option<Instant>,
+    /// `Staged`, to be written with the commit.
+    staged: Option<Command>,
     /// The leader's own steps, written down with the next phase.
     own_steps: Vec<FreezeStep>,
 }
@@ -47,6 +49,7 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
         migration,
         memory: Memory::default(),
         freeze_began: None,
+        staged: None,
         own_steps: Vec::new(),
     };
     loop {
@@ -115,12 +118,17 @@ impl Drive<'_> {
         }
         match reaches {
             Some(phase @ (Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
-                self.leader.raft.propose_detached(&Command::Advance {
+                self.note(phase, &record);
+                let command = Command::Advance {
                     migration: self.migration.id.clone(),
                     to: phase,
-                    record: record.clone(),
-                });
-                self.note(phase, &record);
+                    record,
+                };
+                if phase == Phase::Staged {
+                    self.staged = Some(command);
+                } else {
+                    self.leader.raft.propose_detached(&command);
+                }
                 Ok(())
             }
             Some(phase) => self.advance(phase, record).await,
@@ -140,7 +148,7 @@ impl Drive<'_> {
         if act == Act::Resume {
             record.freeze_us = self.freeze_us();
             if let Some(Outcome::Resumed { pid, steps }) = outcome {
-                record.pid = Some(pid);
+                record.pid = (pid != 0).then_some(pid);
                 record.steps.extend(steps);
             }
         } else {
@@ -170,7 +178,8 @@ impl Drive<'_> {
             to: Phase::Committed,
             record: Record::default(),
         };
-        match self.leader.raft.propose(&command).await {
+        let commands: Vec<_> = self.staged.take().into_iter().chain([command]).collect();
+        match self.leader.raft.propose_all(&commands).await {
             Ok(_) => {
                 self.own_steps.push(FreezeStep {
                     name: "raft commit".to_owned(),

@@ -16,10 +16,14 @@ mod networks;
 mod reconcile;
 pub mod sessions;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use godwit_core::{Command, State, is_news};
-use godwit_types::{AgentReport, HostName};
+use godwit_types::{AgentReport, ContainerId, Generation, HostName, InstanceReport};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -40,6 +44,8 @@ pub struct Leader {
     pub jobs: Jobs,
     pub scope: Scope,
     owner: Owner,
+    /// Instances on hosts that do not own them, each said once.
+    strangers: Mutex<BTreeSet<(HostName, ContainerId, Generation)>>,
 }
 
 impl Leader {
@@ -52,6 +58,7 @@ impl Leader {
             jobs: Jobs::default(),
             scope: scope.clone(),
             owner,
+            strangers: Mutex::default(),
         });
         if leader.state().cluster.is_empty() {
             leader.raft.propose_detached(&Command::Init {
@@ -93,7 +100,7 @@ impl Leader {
                 container.host == *host && container.generation == instance.generation
             });
             let moving = known.is_some_and(|container| container.migration.is_some());
-            if !owned && !moving {
+            if !owned && !moving && self.is_new_stranger(host, instance) {
                 // Whose it is can't be told from here: it is left alone.
                 warn!(%host, container = instance.container.short(),
                     generation = %instance.generation, state = ?instance.state,
@@ -115,6 +122,19 @@ impl Leader {
                 });
             }
         }
+    }
+
+    fn is_new_stranger(&self, host: &HostName, instance: &InstanceReport) -> bool {
+        let key = (
+            host.clone(),
+            instance.container.clone(),
+            instance.generation,
+        );
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        strangers.insert(key)
     }
 
     /// Sends every network's table to one host.
@@ -139,6 +159,10 @@ pub async fn follow(raft: Arc<Raft>, cluster: String, current: watch::Sender<Opt
             current.send_replace(Some(Leader::begin(term, raft.clone(), &cluster)));
         }
         if leadership.changed().await.is_err() {
+            // The thread is gone: stopped, or failed.
+            if let Some(leader) = current.send_replace(None) {
+                leader.end();
+            }
             return;
         }
     }

@@ -50,6 +50,11 @@ impl Jobs {
     pub fn wait(&self, job: Job) -> oneshot::Receiver<Result<(), JobError>> {
         let (waiter, result) = oneshot::channel();
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of requests that were refused, or whose callers are gone, would pile up.
+        waiters.retain(|_, waiting| {
+            waiting.retain(|waiter| !waiter.is_closed());
+            !waiting.is_empty()
+        });
         waiters.entry(job).or_default().push(waiter);
         result
     }

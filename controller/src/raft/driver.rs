@@ -44,8 +44,9 @@ pub type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
 
 pub enum Input {
     Message(Box<Message>),
+    /// In this order and in one write; the answer is the last one's.
     Propose {
-        command: Vec<u8>,
+        commands: Vec<Vec<u8>>,
         answer: Option<Answer>,
     },
     /// Answered when everything committed before is applied here.
@@ -208,7 +209,18 @@ impl Driver {
                 self.heard.insert(message.from, Instant::now());
                 self.log_raft("step", |node| node.step(*message));
             }
-            Input::Propose { command, answer } => self.propose(command, answer),
+            Input::Propose {
+                mut commands,
+                answer,
+            } => {
+                let last = commands.pop();
+                for command in commands {
+                    self.propose(command, None);
+                }
+                if let Some(command) = last {
+                    self.propose(command, answer);
+                }
+            }
             Input::Read(answer) => {
                 if self.leadership.borrow().leading {
                     self.sequence += 1;
@@ -409,7 +421,7 @@ impl Driver {
             leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
             leading: lead && self.applied_term == raft.term,
         };
-        if !lead && !(self.waiting.is_empty() && self.reads.is_empty()) {
+        if !lead {
             self.fail_all(|| ProposeError::Lost);
         }
         let before = *self.leadership.borrow();

@@ -166,25 +166,32 @@ impl Raft {
 
     /// Stores a command and answers what applying it said; the state here has it then.
     pub async fn propose(&self, command: &Command) -> Result<Applied, ProposeError> {
+        self.propose_all(std::slice::from_ref(command)).await
+    }
+
+    /// Several in one write; answers what applying the last one said.
+    pub async fn propose_all(&self, commands: &[Command]) -> Result<Applied, ProposeError> {
         let (answer, result) = oneshot::channel();
-        self.enqueue(command, Some(answer))?;
+        self.enqueue(commands, Some(answer))?;
         result.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
     /// Stores a command and does not wait. Commands keep their order.
     pub fn propose_detached(&self, command: &Command) {
-        if let Err(reason) = self.enqueue(command, None) {
+        if let Err(reason) = self.enqueue(std::slice::from_ref(command), None) {
             tracing::debug!(%reason, "proposal dropped");
         }
     }
 
     fn enqueue(
         &self,
-        command: &Command,
+        commands: &[Command],
         answer: Option<driver::Answer>,
     ) -> Result<(), ProposeError> {
-        let command = serde_json::to_vec(command).expect("every key of a command is text");
-        if self.inputs.send(Input::Propose { command, answer }) {
+        let written =
+            |command| serde_json::to_vec(command).expect("every key of a command is text");
+        let commands = commands.iter().map(written).collect();
+        if self.inputs.send(Input::Propose { commands, answer }) {
             Ok(())
         } else {
             Err(ProposeError::Busy)

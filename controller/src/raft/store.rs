@@ -377,11 +377,12 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
-        entry.set_data(vec![index as u8; 3].into());
-        entry
+        Entry {
+            index,
+            term,
+            data: vec![index as u8; 3].into(),
+            ..Entry::default()
+        }
     }
 
     fn terms(store: &Store, low: u64, high: u64) -> Vec<u64> {

@@ -135,10 +135,13 @@ fn commit(state: &mut State, id: &MigrationId) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Without a pid it has ended again already: its host reports how.
 fn resumed(state: &mut State, container: &ContainerId, pid: Option<i32>) {
-    if let Some(container) = state.containers.get_mut(container) {
+    if let Some(container) = state.containers.get_mut(container)
+        && pid.is_some()
+    {
         container.status = Status::Running;
-        container.pid = pid.or(container.pid);
+        container.pid = pid;
     }
 }
 

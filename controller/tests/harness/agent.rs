@@ -1,0 +1,326 @@
+//! An agent that keeps to the protocol and does nothing: it answers from a script and writes
+//! down what it was asked. What real agents do is proven elsewhere, with real ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use godwit_proto::{
+    agent::{
+        FromAgent, Hello, Result as AgentResult, dispatcher_client::DispatcherClient, from_agent,
+        result, to_agent,
+    },
+    document,
+    tls::{self, Credentials, Role, Target},
+};
+use godwit_types::{
+    AgentCommand, AgentReport, ByteSize, CgroupMode, CommandFailure, ContainerId, Digest, Exit,
+    FailureKind, FreezeStep, Generation, HostFacts, ImageSummary, InstanceReport, InstanceState,
+    NetworkTable, OperationId, Outcome, Verb,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{CLUSTER, Group, issue};
+
+#[derive(Default)]
+struct Inner {
+    asked: Vec<String>,
+    operations: BTreeMap<String, BTreeSet<OperationId>>,
+    done: BTreeMap<OperationId, Result<Outcome, CommandFailure>>,
+    instances: BTreeMap<ContainerId, (Generation, InstanceState)>,
+    tables: BTreeMap<String, NetworkTable>,
+    failing: Option<&'static str>,
+}
+
+#[derive(Clone)]
+pub struct Agent {
+    pub name: String,
+    inner: Arc<Mutex<Inner>>,
+    /// Commands of this name are answered only after it was set to None.
+    held: Arc<watch::Sender<Option<&'static str>>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+pub type Log = Arc<Mutex<Vec<String>>>;
+
+impl Agent {
+    /// Starts it in the runtime of the caller. `log` gets `HOST VERB` of everything it is asked.
+    pub fn start(group: &Group, name: &str, log: &Log) -> Self {
+        let agent = Self {
+            name: name.to_owned(),
+            inner: Arc::default(),
+            held: Arc::new(watch::Sender::new(None)),
+            log: log.clone(),
+        };
+        let credentials = issue(&group.authority, Role::Host, name);
+        let members = group
+            .members
+            .iter()
+            .map(|m| (m.name.to_string(), m.address.clone()))
+            .collect();
+        tokio::spawn(agent.clone().live(credentials, members));
+        agent
+    }
+
+    pub fn fail(&self, verb: Option<&'static str>) {
+        self.inner.lock().unwrap().failing = verb;
+    }
+
+    pub fn hold(&self, verb: Option<&'static str>) {
+        self.held.send_replace(verb);
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.inner.lock().unwrap().asked.clone()
+    }
+
+    /// With how many different operation ids it was asked this.
+    pub fn operations(&self, verb: &str) -> usize {
+        let inner = self.inner.lock().unwrap();
+        inner.operations.get(verb).map_or(0, BTreeSet::len)
+    }
+
+    pub fn table(&self, network: &str) -> Option<NetworkTable> {
+        self.inner.lock().unwrap().tables.get(network).cloned()
+    }
+
+    pub fn exit(&self, container: &ContainerId, code: i32) {
+        let mut inner = self.inner.lock().unwrap();
+        let exit = Exit { code, at_ms: 1 };
+        inner.instances.get_mut(container).unwrap().1 = InstanceState::Exited { exit };
+    }
+
+    async fn live(self, credentials: Credentials, members: Vec<(String, String)>) {
+        loop {
+            for (name, address) in &members {
+                let target = Target {
+                    address: address.clone(),
+                    cluster: CLUSTER.to_owned(),
+                    role: Role::Member,
+                    name: Some(name.clone()),
+                };
+                let channel = tls::channel(credentials.client_config().unwrap(), target);
+                let _ = self.session(DispatcherClient::new(channel)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn session(
+        &self,
+        mut client: DispatcherClient<tonic::transport::Channel>,
+    ) -> Result<(), tonic::Status> {
+        let (sender, receiver) = mpsc::channel(64);
+        let hello = from_agent::Message::Hello(Hello {
+            address: "192.0.2.1:1".to_owned(),
+            underlay: "192.0.2.1".to_owned(),
+            report: Some(document::write(&self.report())),
+        });
+        sender.send(message(hello)).await.unwrap();
+        let mut stream = client
+            .session(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
+        let mut beat = tokio::time::interval(Duration::from_millis(300));
+        loop {
+            tokio::select! {
+                item = stream.message() => match item?.and_then(|item| item.message) {
+                    Some(to_agent::Message::Command(command)) => {
+                        let command: AgentCommand = document::read(&command).unwrap();
+                        let (agent, sender) = (self.clone(), sender.clone());
+                        tokio::spawn(async move { agent.obey(command, sender).await });
+                    }
+                    Some(to_agent::Message::Welcome(_)) => {}
+                    Some(to_agent::Message::NotLeader(_)) | None => return Ok(()),
+                },
+                _ = beat.tick() => {
+                    let report = from_agent::Message::Report(document::write(&self.report()));
+                    if sender.send(message(report)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn obey(&self, command: AgentCommand, sender: mpsc::Sender<FromAgent>) {
+        let name = command.verb.name();
+        if name != "sync-network" {
+            let mut inner = self.inner.lock().unwrap();
+            inner.asked.push(name.to_owned());
+            let ids = inner.operations.entry(name.to_owned()).or_default();
+            ids.insert(command.operation.clone());
+            self.log
+                .lock()
+                .unwrap()
+                .push(format!("{} {name}", self.name));
+        }
+        let mut held = self.held.subscribe();
+        let _ = held.wait_for(|held| *held != Some(name)).await;
+        let result = self.act(&command);
+        let answer = match result {
+            Ok(outcome) => result::Result::Outcome(document::write(&outcome)),
+            Err(failure) => result::Result::Failure(document::write(&failure)),
+        };
+        let answer = from_agent::Message::Result(AgentResult {
+            operation: command.operation.to_string(),
+            result: Some(answer),
+        });
+        let _ = sender.send(message(answer)).await;
+    }
+
+    fn act(&self, command: &AgentCommand) -> Result<Outcome, CommandFailure> {
+        let mut inner = self.inner.lock().unwrap();
+        if let Some(before) = inner.done.get(&command.operation) {
+            return before.clone();
+        }
+        let name = command.verb.name();
+        let result = if inner.failing == Some(name) {
+            Err(CommandFailure::new(
+                FailureKind::Internal,
+                "the script says so",
+            ))
+        } else {
+            Ok(inner.outcome(&command.verb))
+        };
+        inner.done.insert(command.operation.clone(), result.clone());
+        result
+    }
+
+    fn report(&self) -> AgentReport {
+        let inner = self.inner.lock().unwrap();
+        let instances = inner
+            .instances
+            .iter()
+            .map(|(id, (generation, state))| InstanceReport {
+                container: id.clone(),
+                generation: *generation,
+                state: state.clone(),
+            });
+        AgentReport {
+            facts: HostFacts {
+                arch: "x86_64".to_owned(),
+                kernel: "6.18.0".to_owned(),
+                criu: Some("4.2.1".to_owned()),
+                criu_problem: None,
+                cgroups: CgroupMode::V2,
+                cpus: 2,
+                memory: ByteSize(1 << 30),
+                disk_free: ByteSize(1 << 30),
+                version: "0".to_owned(),
+                warnings: vec![],
+            },
+            disk_free: 1 << 30,
+            instances: instances.collect(),
+            images: vec![ImageSummary {
+                id: Digest::from_sha256([1; 32]),
+                names: vec!["redis".parse().unwrap()],
+                size: ByteSize(1),
+                created: 0,
+            }],
+        }
+    }
+}
+
+impl Inner {
+    fn outcome(&mut self, verb: &Verb) -> Outcome {
+        let steps = || {
+            vec![FreezeStep {
+                name: verb.name().to_owned(),
+                micros: 5,
+            }]
+        };
+        match verb {
+            Verb::Run {
+                container,
+                generation,
+                ..
+            } => {
+                let state = InstanceState::Running { pid: 42 };
+                self.instances
+                    .insert(container.clone(), (*generation, state));
+                Outcome::Running { pid: 42 }
+            }
+            Verb::Stop { container, .. } => {
+                let exit = Exit {
+                    code: 143,
+                    at_ms: 7,
+                };
+                if let Some(instance) = self.instances.get_mut(container) {
+                    instance.1 = InstanceState::Exited { exit };
+                }
+                Outcome::Stopped { exit }
+            }
+            Verb::CheckSource { .. } => Outcome::Checked { need: 100 },
+            Verb::CheckDestination { need, .. } => {
+                assert_eq!(*need, 100);
+                Outcome::Checked { need: 0 }
+            }
+            Verb::Prepare {
+                container,
+                generation,
+                migration,
+                ..
+            } => {
+                let state = InstanceState::Staged {
+                    migration: migration.clone(),
+                };
+                self.instances
+                    .insert(container.clone(), (*generation, state));
+                Outcome::Done
+            }
+            Verb::Freeze {
+                container,
+                migration,
+                ..
+            } => {
+                self.instances.get_mut(container).unwrap().1 = InstanceState::Frozen {
+                    migration: migration.clone(),
+                };
+                Outcome::Frozen { steps: steps() }
+            }
+            Verb::Thaw { container, .. } => {
+                if let Some(instance) = self.instances.get_mut(container) {
+                    instance.1 = InstanceState::Running { pid: 42 };
+                }
+                Outcome::Done
+            }
+            Verb::Transfer { .. } => Outcome::Transferred {
+                bytes: 777,
+                steps: steps(),
+            },
+            Verb::Stage { .. } => Outcome::Staged { steps: steps() },
+            Verb::Resume { container, .. } => {
+                let running = InstanceState::Running { pid: 43 };
+                self.instances.get_mut(container).unwrap().1 = running;
+                Outcome::Resumed {
+                    pid: 43,
+                    steps: steps(),
+                }
+            }
+            Verb::Remove { container, .. }
+            | Verb::Discard { container, .. }
+            | Verb::Release { container, .. } => {
+                self.instances.remove(container);
+                Outcome::Done
+            }
+            Verb::SyncNetwork { table } => {
+                let name = table.network.name.to_string();
+                let known = self.tables.get(&name).map_or(0, |known| known.version);
+                if table.version >= known {
+                    self.tables.insert(name, table.clone());
+                }
+                Outcome::Done
+            }
+        }
+    }
+}
+
+fn message(message: from_agent::Message) -> FromAgent {
+    FromAgent {
+        message: Some(message),
+    }
+}

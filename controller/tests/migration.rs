@@ -1,0 +1,363 @@
+//! Containers and migrations through a real group, with agents that answer from a script.
+
+mod harness;
+
+use std::time::Duration;
+
+use godwit_proto::{
+    control::{
+        ContainerRequest, MigrateRequest, RemoveRequest, RunRequest, StopRequest,
+        control_client::ControlClient,
+    },
+    document, failure,
+    failure::Problem,
+};
+use godwit_types::{
+    CommandFailure, ContainerView, FailureKind, Generation, MigrationView, Phase, Refusal, Status,
+};
+use harness::{
+    agent::{Agent, Log},
+    *,
+};
+use tonic::transport::Channel;
+
+const WAY: [&str; 8] = [
+    "h1 check-source",
+    "h2 check-destination",
+    "h2 prepare",
+    "h1 freeze",
+    "h1 transfer",
+    "h2 stage",
+    "h2 resume",
+    "h1 release",
+];
+
+struct Scene {
+    group: Group,
+    runtime: tokio::runtime::Runtime,
+    log: Log,
+    source: Agent,
+    destination: Agent,
+}
+
+impl Scene {
+    fn new(members: u64) -> Self {
+        let group = Group::start(members, 1000);
+        group.leader();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let log = Log::default();
+        let (source, destination) = runtime.block_on(async {
+            let agents = (
+                Agent::start(&group, "h1", &log),
+                Agent::start(&group, "h2", &log),
+            );
+            hosts_up(&group, 0).await;
+            agents
+        });
+        Self {
+            group,
+            runtime,
+            log,
+            source,
+            destination,
+        }
+    }
+}
+
+async fn hosts_up(group: &Group, at: usize) {
+    wait_for("both hosts", || async {
+        let views = hosts(&mut group.control(at)).await.ok()?;
+        (views.iter().filter(|view| view.up).count() == 2).then_some(())
+    })
+    .await;
+}
+
+async fn run(control: &mut ControlClient<Channel>, name: &str) -> ContainerView {
+    let request = RunRequest {
+        name: name.to_owned(),
+        image: "redis".to_owned(),
+        host: "h1".to_owned(),
+        ..RunRequest::default()
+    };
+    document::read(control.run(request).await.unwrap().get_ref()).unwrap()
+}
+
+async fn inspect(control: &mut ControlClient<Channel>, name: &str) -> ContainerView {
+    let request = ContainerRequest {
+        container: name.to_owned(),
+    };
+    document::read(control.inspect_container(request).await.unwrap().get_ref()).unwrap()
+}
+
+fn to_h2(name: &str) -> MigrateRequest {
+    MigrateRequest {
+        container: name.to_owned(),
+        to: "h2".to_owned(),
+    }
+}
+
+/// Migrates to the end and answers the last view.
+async fn migrate(control: &mut ControlClient<Channel>, name: &str) -> MigrationView {
+    let mut stream = control.migrate(to_h2(name)).await.unwrap().into_inner();
+    let mut last: Option<MigrationView> = None;
+    while let Some(item) = stream.message().await.unwrap() {
+        last = Some(document::read(&item).unwrap());
+    }
+    last.unwrap()
+}
+
+fn refusal(status: tonic::Status) -> Refusal {
+    match failure::problem(&status) {
+        Some(Problem::Refused(refusal)) => refusal,
+        other => panic!("{status:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_container_runs_stops_and_is_removed() {
+    let scene = Scene::new(1);
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(0);
+        let view = run(&mut control, "cache").await;
+        assert_eq!((view.status, view.pid), (Status::Running, Some(42)));
+        assert_eq!(view.spec.network.unwrap().address.to_string(), "10.88.0.2");
+        // Without a name and a host: both are found.
+        let request = RunRequest {
+            image: "redis".to_owned(),
+            network: "none".to_owned(),
+            ..RunRequest::default()
+        };
+        let other = control.run(request.clone()).await.unwrap();
+        let other: ContainerView = document::read(other.get_ref()).unwrap();
+        assert_eq!((other.host.as_str(), other.spec.network), ("h2", None));
+        for (bad, expected) in [
+            (
+                RunRequest {
+                    image: "nginx".to_owned(),
+                    ..request.clone()
+                },
+                "no host is up that has image `nginx:latest`",
+            ),
+            (
+                RunRequest {
+                    host: "h9".to_owned(),
+                    ..request.clone()
+                },
+                "no host `h9`",
+            ),
+            (
+                RunRequest {
+                    name: "cache".to_owned(),
+                    ..request.clone()
+                },
+                "container name `cache` is in use",
+            ),
+        ] {
+            let status = control.run(bad).await.unwrap_err();
+            assert_eq!(status.message(), expected);
+            refusal(status);
+        }
+        let remove = |force| RemoveRequest {
+            container: "cache".to_owned(),
+            force,
+        };
+        let refused = control.remove_container(remove(false)).await.unwrap_err();
+        assert!(matches!(refusal(refused), Refusal::StillRunning { .. }));
+        let stop = StopRequest {
+            container: "cache".to_owned(),
+            grace_ms: 100,
+        };
+        let stopped = control.stop_container(stop).await.unwrap();
+        let stopped: ContainerView = document::read(stopped.get_ref()).unwrap();
+        assert_eq!(stopped.status.to_string(), "exited (143)");
+        control.remove_container(remove(false)).await.unwrap();
+        assert_eq!(containers(&mut control).await.len(), 1);
+        // A run that fails leaves nothing behind.
+        scene.source.fail(Some("run"));
+        let request = RunRequest {
+            name: "broken".to_owned(),
+            host: "h1".to_owned(),
+            ..request
+        };
+        let status = control.run(request).await.unwrap_err();
+        let expected = CommandFailure::new(FailureKind::Internal, "the script says so");
+        assert_eq!(failure::problem(&status), Some(Problem::Failed(expected)));
+        assert_eq!(containers(&mut control).await.len(), 1);
+        // What ends by itself is noticed.
+        scene.destination.exit(&other.id, 3);
+        wait_for("the exit", || async {
+            let view = inspect(&mut scene.group.control(0), other.name.as_str()).await;
+            (view.status.to_string() == "exited (3)").then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_container_moves_to_the_other_host() {
+    let scene = Scene::new(3);
+    let follower = scene.group.follower();
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(follower);
+        run(&mut control, "cache").await;
+        scene.log.lock().unwrap().clear();
+        let view = migrate(&mut control, "cache").await;
+        assert_eq!((view.phase, view.error), (Phase::Done, None));
+        assert_eq!(*scene.log.lock().unwrap(), WAY);
+        let steps: Vec<_> = view.times.steps.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(
+            steps,
+            ["freeze", "transfer", "stage", "raft commit", "resume"]
+        );
+        assert_eq!(view.times.bytes, 777);
+        assert!(view.times.freeze_us > 0 && view.times.total_us > 0);
+        let times = &view.times;
+        println!(
+            "freeze as the leader saw it: {} µs, {:?}",
+            times.freeze_us, times.steps
+        );
+        let moved = inspect(&mut control, "cache").await;
+        assert_eq!(
+            (moved.host.as_str(), moved.generation),
+            ("h2", Generation(2))
+        );
+        assert_eq!((moved.status, moved.pid), (Status::Running, Some(43)));
+        // Both agents were told where the address is now.
+        for agent in [&scene.source, &scene.destination] {
+            wait_for("the endpoint", || async {
+                let table = agent.table("default")?;
+                let endpoint = table.endpoints.first()?;
+                (endpoint.host.as_str() == "h2").then_some(())
+            })
+            .await;
+        }
+        let refused = control.migrate(to_h2("cache")).await.unwrap_err();
+        assert!(matches!(refusal(refused), Refusal::AlreadyThere { .. }));
+        let refused = control.migrate(to_h2("nothing")).await.unwrap_err();
+        assert!(matches!(refusal(refused), Refusal::UnknownContainer { .. }));
+    });
+}
+
+#[test]
+fn a_failure_at_every_step_undoes_both_sides() {
+    let scene = Scene::new(1);
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(0);
+        run(&mut control, "cache").await;
+        for (at, step) in WAY[..6].iter().enumerate() {
+            let (host, verb) = step.split_once(' ').unwrap();
+            let agent = if host == "h1" {
+                &scene.source
+            } else {
+                &scene.destination
+            };
+            agent.fail(Some(verb));
+            scene.log.lock().unwrap().clear();
+            let view = migrate(&mut control, "cache").await;
+            agent.fail(None);
+            assert_eq!(view.phase, Phase::Aborted, "{step}");
+            assert!(view.error.unwrap().contains(verb), "{step}");
+            let mut asked = scene.log.lock().unwrap().clone();
+            let undo = asked.split_off(at + 1);
+            assert_eq!(asked, WAY[..=at]);
+            assert_eq!(undo.len(), 2, "{undo:?}");
+            assert!(undo.contains(&"h2 discard".to_owned()));
+            assert!(undo.contains(&"h1 thaw".to_owned()));
+            let view = inspect(&mut control, "cache").await;
+            assert_eq!((view.host.as_str(), view.generation), ("h1", Generation(1)));
+            assert_eq!((view.status, view.migration), (Status::Running, None));
+        }
+        assert!(!scene.destination.asked().contains(&"resume".to_owned()));
+        // And a good one follows.
+        let view = migrate(&mut control, "cache").await;
+        assert_eq!(view.phase, Phase::Done);
+    });
+}
+
+#[test]
+fn a_container_that_moves_is_left_alone() {
+    let scene = Scene::new(1);
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(0);
+        run(&mut control, "cache").await;
+        scene.destination.hold(Some("stage"));
+        let mut stream = control.migrate(to_h2("cache")).await.unwrap().into_inner();
+        stream.message().await.unwrap();
+        for status in [
+            control.migrate(to_h2("cache")).await.unwrap_err(),
+            control
+                .stop_container(StopRequest {
+                    container: "cache".to_owned(),
+                    grace_ms: 1,
+                })
+                .await
+                .unwrap_err(),
+            control
+                .remove_container(RemoveRequest {
+                    container: "cache".to_owned(),
+                    force: true,
+                })
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(matches!(refusal(status), Refusal::Migrating { .. }));
+        }
+        scene.destination.hold(None);
+        while stream.message().await.unwrap().is_some() {}
+        assert_eq!(inspect(&mut control, "cache").await.host.as_str(), "h2");
+    });
+}
+
+/// The leader vanishes while this command is under way; the next one goes on from there.
+fn leader_change_at(agent: fn(&Scene) -> &Agent, verb: &'static str) {
+    let mut scene = Scene::new(3);
+    let old = scene.group.leader();
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(old);
+        run(&mut control, "cache").await;
+        agent(&scene).hold(Some(verb));
+        control.migrate(to_h2("cache")).await.unwrap();
+        wait_for("the command", || async {
+            let asked = agent(&scene).asked();
+            asked.iter().any(|asked| asked == verb).then_some(())
+        })
+        .await;
+        // So that what is not awaited inside the freeze is written down.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    });
+    scene.group.kill(old);
+    let new = scene.group.leader();
+    scene.runtime.block_on(async {
+        let mut control = scene.group.control(new);
+        wait_for("the command again", || async {
+            let asked = agent(&scene).asked();
+            let times = asked.iter().filter(|asked| *asked == verb).count();
+            (times >= 2).then_some(())
+        })
+        .await;
+        agent(&scene).hold(None);
+        let view = wait_for("the end", || async {
+            let views = migrations(&mut scene.group.control(new)).await.ok()?;
+            views.into_iter().find(|view| view.phase.is_final())
+        })
+        .await;
+        assert_eq!((view.phase, view.error), (Phase::Done, None));
+        assert!(view.times.freeze_us > 0);
+        assert_eq!(agent(&scene).operations(verb), 1, "the same operation id");
+        let moved = inspect(&mut control, "cache").await;
+        assert_eq!(
+            (moved.host.as_str(), moved.generation),
+            ("h2", Generation(2))
+        );
+    });
+}
+
+#[test]
+fn the_next_leader_goes_on_before_the_commit() {
+    leader_change_at(|scene| &scene.source, "transfer");
+}
+
+#[test]
+fn the_next_leader_goes_on_after_the_commit() {
+    leader_change_at(|scene| &scene.destination, "resume");
+}
