@@ -23,7 +23,9 @@ pub struct Incoming {
 
 impl Incoming {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self {
+            dir: dir.to_owned(),
+        }
     }
 
     /// Makes an empty file of this name, or an error when the name leads anywhere else.
@@ -31,14 +33,21 @@ impl Incoming {
         if !is_name(name) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("checkpoint file name `{}` is not valid", name.escape_debug()),
+                format!(
+                    "checkpoint file name `{}` is not valid",
+                    name.escape_debug()
+                ),
             ));
         }
         let path = self.dir.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
     }
 }
 
@@ -47,7 +56,9 @@ fn is_name(name: &str) -> bool {
     let part = |part: &str| {
         (1..=128).contains(&part.len())
             && part.as_bytes()[0].is_ascii_alphanumeric()
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     let mut parts = name.split('/');
     let (first, second, third) = (parts.next(), parts.next(), parts.next());
@@ -63,7 +74,17 @@ mod tests {
         for good in ["rootfs", "criu/pages-1.img", "criu/tmpfs-dev-73.tar.gz.img"] {
             assert!(is_name(good), "{good}");
         }
-        for bad in ["", "/etc/passwd", "..", "criu/..", "../x", "a/b/c", "criu/", ".x", "a\0b"] {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "..",
+            "criu/..",
+            "../x",
+            "a/b/c",
+            "criu/",
+            ".x",
+            "a\0b",
+        ] {
             assert!(!is_name(bad), "{bad:?}");
         }
     }

@@ -5,8 +5,16 @@
 //! (`godwit-shim`, one process per container) is its other half and is spoken to through
 //! [`shim::Client`].
 
+pub mod cgroup;
 pub mod checkpoint;
+pub mod container;
+pub mod criu;
+pub mod image;
 pub mod log;
+pub mod network;
+pub mod rootfs;
 mod runtime;
+pub mod shim;
+mod sys;
 
 pub use runtime::{Config, Runtime, RuntimeError};

@@ -27,7 +27,10 @@ pub const FILE: &str = "log.json";
 /// Reads complete lines from `bytes`: the entries, and how many bytes they took. A line that is
 /// torn at the end stays for the next call; one that can't be read is skipped.
 pub fn parse(bytes: &[u8]) -> (Vec<Entry>, usize) {
-    let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let end = bytes
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
     let entries = bytes[..end]
         .split(|b| *b == b'\n')
         .filter(|line| !line.is_empty())
@@ -35,7 +38,6 @@ pub fn parse(bytes: &[u8]) -> (Vec<Entry>, usize) {
         .collect();
     (entries, end)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -4,14 +4,32 @@
 //! `Runtime` over the same directories finds everything again. Calls for one container are made
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
-use std::{path::PathBuf, time::Duration};
+mod error;
+mod lifecycle;
+mod migrate_in;
+mod migrate_out;
+mod state;
 
-use godwit_types::{ContainerId, ContainerSpec, Exit, FreezeStep, HostFacts, InstanceState, MigrationId};
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use error::RuntimeError;
+use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
 
 use crate::{
-    checkpoint::{CheckpointFile, Incoming},
-    image, network,
+    cgroup,
+    container::InstancePaths,
+    criu::{self, Program},
+    image,
+    network::Networks,
+    shim::Client,
 };
+
+type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
 /// Where things are on this host.
 #[derive(Debug, Clone)]
@@ -33,114 +51,154 @@ pub struct Config {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Runtime {}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    #[error("no instance of container {0} on this host")]
-    NotFound(String),
-    #[error("container {container} is {state}, not {wanted}")]
-    WrongState { container: String, state: String, wanted: &'static str },
-    #[error("image `{0}` is not on this host")]
-    NoImage(String),
-    #[error("command `{0}` not found in the container")]
-    CommandNotFound(String),
-    #[error("command `{0}` can't be executed in the container")]
-    CommandNotExecutable(String),
-    #[error("this host can't checkpoint or restore: {0}")]
-    NoCriu(String),
-    #[error("no room: {need} bytes needed, {free} free")]
-    NoRoom { need: u64, free: u64 },
+pub struct Runtime {
+    inner: Arc<Inner>,
 }
 
-type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+struct Inner {
+    config: Config,
+    images: image::Store,
+    networks: Networks,
+    facts: HostFacts,
+}
 
 impl Runtime {
-    pub async fn open(_config: Config) -> Result<Self> {
-        todo!()
-    }
-    pub fn images(&self) -> &image::Store {
-        todo!()
-    }
-    pub fn networks(&self) -> &network::Networks {
-        todo!()
-    }
-    /// Asked once at the start; a second call answers the same but for the free bytes.
-    pub async fn facts(&self) -> HostFacts {
-        todo!()
-    }
-    pub fn disk_free(&self) -> u64 {
-        todo!()
-    }
-    /// Every container that has an instance directory here, whatever its state.
-    pub async fn instances(&self) -> Result<Vec<ContainerId>> {
-        todo!()
-    }
-    /// What the instance is doing, asked of its shim (or read from what the shim left).
-    pub async fn state(&self, _id: &ContainerId) -> Result<InstanceState> {
-        todo!()
-    }
-    /// Answers when the instance's state is no longer `known`, with the new one. Cancel-safe.
-    pub async fn changed(&self, _id: &ContainerId, _known: &InstanceState) -> Result<InstanceState> {
-        todo!()
-    }
-    /// Creates and starts. Leaves nothing when it fails. Answers the pid.
-    pub async fn run(&self, _id: &ContainerId, _spec: &ContainerSpec) -> Result<i32> {
-        todo!()
-    }
-    pub async fn stop(&self, _id: &ContainerId, _grace: Duration) -> Result<Exit> {
-        todo!()
-    }
-    /// Idempotent: an instance that is not there is removed.
-    pub async fn remove(&self, _id: &ContainerId, _force: bool) -> Result<()> {
-        todo!()
-    }
-    pub fn log_path(&self, _id: &ContainerId) -> PathBuf {
-        todo!()
+    /// Makes the directories, opens the stores and asks CRIU whether it can work here.
+    pub async fn open(config: Config) -> Result<Self> {
+        for dir in [config.data.join("containers"), config.run.join("shims")] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|source| RuntimeError::Io {
+                    path: dir.clone(),
+                    source,
+                })?;
+        }
+        let images = image::Store::open(&config.data.join("images"))?;
+        let networks = Networks::open(config.underlay, &config.run).await?;
+        let facts = facts(&config).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                images,
+                networks,
+                facts,
+            }),
+        })
     }
 
-    /// Source: answers the bytes that a destination must have room for.
-    pub async fn check_source(&self, _id: &ContainerId) -> Result<u64> {
-        todo!()
+    pub fn images(&self) -> &image::Store {
+        &self.inner.images
     }
-    /// Destination: image, CRIU, room, no instance of it here.
-    pub async fn check_destination(&self, _id: &ContainerId, _spec: &ContainerSpec, _need: u64) -> Result<()> {
-        todo!()
+
+    pub fn networks(&self) -> &Networks {
+        &self.inner.networks
     }
-    /// Source: gate shut, everything dumped and held. After a failure the container runs on.
-    pub async fn freeze(&self, _id: &ContainerId, _migration: &MigrationId) -> Result<Vec<FreezeStep>> {
-        todo!()
+
+    /// Asked once at the start.
+    pub async fn facts(&self) -> HostFacts {
+        self.inner.facts.clone()
     }
-    /// Source, while frozen: what to send, in order.
-    pub async fn outgoing(&self, _id: &ContainerId) -> Result<Vec<CheckpointFile>> {
-        todo!()
+
+    /// Free bytes under the data root.
+    pub fn disk_free(&self) -> u64 {
+        disk_free(&self.inner.config.data)
     }
-    /// Source: run on, gate open. Idempotent: harmless when it runs.
-    pub async fn thaw(&self, _id: &ContainerId) -> Result<()> {
-        todo!()
+
+    pub fn log_path(&self, id: &ContainerId) -> PathBuf {
+        self.paths(id).log()
     }
-    /// Source: kill the held tasks and leave nothing of the instance. Idempotent.
-    pub async fn release(&self, _id: &ContainerId) -> Result<()> {
-        todo!()
+
+    fn paths(&self, id: &ContainerId) -> InstancePaths {
+        InstancePaths::new(&self.inner.config.data, &self.inner.config.run, id)
     }
-    /// Destination: everything that can be made before the freeze.
-    pub async fn prepare(&self, _id: &ContainerId, _spec: &ContainerSpec, _migration: &MigrationId) -> Result<()> {
-        todo!()
+
+    fn shim(&self, id: &ContainerId) -> Client {
+        Client::new(self.paths(id).socket)
     }
-    /// Destination, prepared: where received files go.
-    pub fn incoming(&self, _id: &ContainerId) -> Result<Incoming> {
-        todo!()
+
+    /// The container's cgroup, below the hierarchies' roots.
+    fn cgroup(&self, id: &ContainerId) -> String {
+        format!("{}/{}", self.inner.config.cgroup, id.short())
     }
-    /// Destination: restore and hold, gate shut.
-    pub async fn stage(&self, _id: &ContainerId) -> Result<Vec<FreezeStep>> {
-        todo!()
+
+    fn program(&self) -> Program {
+        Program {
+            path: self.inner.config.criu.clone(),
+            interpose: self.inner.config.interpose.clone(),
+        }
     }
-    /// Destination: run, gate open, announce. Idempotent. Answers the pid.
-    pub async fn resume(&self, _id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
-        todo!()
+
+    fn image_of(&self, spec: &ContainerSpec) -> Result<image::Image> {
+        self.inner
+            .images
+            .get(&spec.image_id)?
+            .ok_or_else(|| RuntimeError::NoImage(format!("{} ({})", spec.image, spec.image_id)))
     }
-    /// Destination: leave nothing. Idempotent.
-    pub async fn discard(&self, _id: &ContainerId) -> Result<()> {
-        todo!()
+}
+
+fn disk_free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
+}
+
+async fn facts(config: &Config) -> Result<HostFacts> {
+    let uname = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let program = Program {
+        path: config.criu.clone(),
+        interpose: config.interpose.clone(),
+    };
+    let checked = blocking(move || Ok(criu::check(&program))).await?;
+    let cgroups = cgroup::mode()?;
+    let mut warnings = Vec::new();
+    if cgroups == godwit_types::CgroupMode::V1 {
+        warnings
+            .push("no cgroup2 is mounted: containers can't be frozen, so they can't move".into());
+    }
+    if !holds_sys_resource() {
+        warnings.push(
+            "no CAP_SYS_RESOURCE: hard limits can't be raised, a container keeps this host's"
+                .into(),
+        );
+    }
+    let memory = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .unwrap_or(0);
+    Ok(HostFacts {
+        arch: text(uname.machine()),
+        kernel: text(uname.release()),
+        criu: checked.version,
+        criu_problem: checked.problem,
+        cgroups,
+        cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+        memory: ByteSize(memory * 1024),
+        disk_free: ByteSize(disk_free(&config.data)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        warnings,
+    })
+}
+
+fn holds_sys_resource() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|capabilities| capabilities >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+/// Work that waits for a disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

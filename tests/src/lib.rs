@@ -1,1 +1,12 @@
-//! placeholder
+//! Test hosts and clusters of them, workloads that check themselves, and the demo.
+//!
+//! A *test host* is a network, mount and process namespace, a cgroup subtree and a data
+//! directory on this machine; real agents, members, shims and CRIU run in it. Nothing here links
+//! daemon code: the programs are started and spoken to as a user would.
+
+pub mod archive;
+pub mod command;
+pub mod demo;
+pub mod programs;
+pub mod testbed;
+pub mod workload;

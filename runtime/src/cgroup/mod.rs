@@ -1,0 +1,303 @@
+//! A container's control group: limits, membership, the freezer and the end.
+//!
+//! Limits and membership go through libcgroups, on v1, v2 and hybrid hosts. Freezing is ours,
+//! always in a v2 tree: on a hybrid host that tree has no controllers, but its freezer works,
+//! stops tasks with a single write, and keeps them killable.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use godwit_types::{CgroupMode, Limits};
+use libcgroups::common::{
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, ControllerOpt,
+    create_cgroup_manager, get_cgroup_setup,
+};
+use libcgroups_nix::unistd::Pid as ManagerPid;
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+use serde_json::json;
+
+/// How long tasks may take to freeze, thaw or die before it is an error.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("cgroups can't be found on this host: {0}")]
+    Discover(String),
+    #[error("cgroup `{group}`: {step} failed: {problem}")]
+    Manager {
+        group: String,
+        step: &'static str,
+        problem: String,
+    },
+    #[error("cgroup file `{path}`")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cgroup `{group}` has no v2 directory, so its tasks can't be frozen; mount cgroup2")]
+    NoFreezer { group: String },
+    #[error("cgroup `{group}`: tasks did not {step} in {} s", PATIENCE.as_secs())]
+    Timeout { group: String, step: &'static str },
+}
+
+type Result<T, E = CgroupError> = std::result::Result<T, E>;
+
+/// Which hierarchies this host has.
+pub fn mode() -> Result<CgroupMode> {
+    match get_cgroup_setup().map_err(|error| CgroupError::Discover(error.to_string()))? {
+        CgroupSetup::Unified => Ok(CgroupMode::V2),
+        CgroupSetup::Hybrid => Ok(CgroupMode::Hybrid),
+        CgroupSetup::Legacy => Ok(CgroupMode::V1),
+    }
+}
+
+fn v2_root(mode: CgroupMode) -> Option<&'static Path> {
+    match mode {
+        CgroupMode::V2 => Some(Path::new("/sys/fs/cgroup")),
+        CgroupMode::Hybrid => Some(Path::new("/sys/fs/cgroup/unified")),
+        CgroupMode::V1 => None,
+    }
+}
+
+/// One container's group, by its path below the hierarchies' roots.
+pub struct Group {
+    path: String,
+    mode: CgroupMode,
+    manager: AnyCgroupManager,
+    v2: Option<PathBuf>,
+}
+
+impl Group {
+    /// Makes nothing yet.
+    pub fn new(path: &str) -> Result<Self> {
+        let mode = mode()?;
+        let manager = create_cgroup_manager(CgroupConfig {
+            cgroup_path: Path::new("/").join(path),
+            systemd_cgroup: false,
+            container_name: path.rsplit('/').next().unwrap_or(path).to_owned(),
+        })
+        .map_err(|error| CgroupError::Discover(error.to_string()))?;
+        let v2 = v2_root(mode).map(|root| root.join(path));
+        Ok(Self {
+            path: path.to_owned(),
+            mode,
+            manager,
+            v2,
+        })
+    }
+
+    fn failed(&self, step: &'static str) -> impl FnOnce(String) -> CgroupError {
+        let group = self.path.clone();
+        move |problem| CgroupError::Manager {
+            group,
+            step,
+            problem,
+        }
+    }
+
+    /// Puts a process, and all it starts from now on, into the group; makes the group first.
+    pub fn join(&self, pid: i32) -> Result<()> {
+        self.manager
+            .add_task(ManagerPid::from_raw(pid))
+            .map_err(|error| self.failed("joining")(error.to_string()))?;
+        self.join_freezer(pid)
+    }
+
+    /// Puts a process into the v2 directory alone: where the controllers are on v1, libcontainer
+    /// knows nothing of it.
+    pub fn join_freezer(&self, pid: i32) -> Result<()> {
+        let (CgroupMode::Hybrid, Some(dir)) = (self.mode, &self.v2) else {
+            return Ok(());
+        };
+        fs::create_dir_all(dir).map_err(|source| CgroupError::File {
+            path: dir.clone(),
+            source,
+        })?;
+        write(&dir.join("cgroup.procs"), &pid.to_string())
+    }
+
+    pub fn limit(&self, limits: &Limits) -> Result<()> {
+        let resources: LinuxResources = serde_json::from_value(resources(limits))
+            .map_err(|error| self.failed("limiting")(error.to_string()))?;
+        self.manager
+            .apply(&ControllerOpt {
+                resources: &resources,
+                disable_oom_killer: false,
+                oom_score_adj: None,
+                freezer_state: None,
+            })
+            .map_err(|error| self.failed("limiting")(error.to_string()))
+    }
+
+    fn freezer(&self) -> Result<&Path> {
+        self.v2.as_deref().ok_or_else(|| CgroupError::NoFreezer {
+            group: self.path.clone(),
+        })
+    }
+
+    /// Asks the kernel to freeze; returns when it is noted. Tasks that CRIU holds stopped stay
+    /// stopped, and never run again before [`thaw`](Self::thaw), whoever lets go of them.
+    pub fn freeze(&self) -> Result<()> {
+        write(&self.freezer()?.join("cgroup.freeze"), "1")
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        match write(&self.freezer()?.join("cgroup.freeze"), "0") {
+            // The group is gone, and with it whatever was frozen.
+            Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether `freeze` was asked for and not taken back.
+    pub fn is_frozen(&self) -> bool {
+        self.freezer()
+            .and_then(|dir| read(&dir.join("cgroup.freeze")))
+            .is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Every process in it, in no order.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let Some(dir) = &self.v2 else {
+            return self
+                .manager
+                .get_all_pids()
+                .map(|pids| pids.into_iter().map(ManagerPid::as_raw).collect())
+                .map_err(|error| self.failed("listing")(error.to_string()));
+        };
+        match read(&dir.join("cgroup.procs")) {
+            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+            Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Kills everything in it, frozen or not, and waits until it is empty.
+    pub fn kill(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(dir) = &self.v2 {
+                // Kernels before 5.14 lack `cgroup.kill`: the signals below do it, too.
+                let _ = write(&dir.join("cgroup.kill"), "1");
+                // On a hybrid host frozen tasks die only after a thaw.
+                let _ = write(&dir.join("cgroup.freeze"), "0");
+            }
+            let left = self.processes()?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            for pid in left {
+                let _ = nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            }
+            if Instant::now() > deadline {
+                return Err(CgroupError::Timeout {
+                    group: self.path.clone(),
+                    step: "die",
+                });
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Removes the empty group everywhere. Nothing there is fine.
+    pub fn remove(&self) -> Result<()> {
+        let managed = self
+            .manager
+            .remove()
+            .map_err(|error| self.failed("removing")(error.to_string()));
+        if let (CgroupMode::Hybrid, Some(dir)) = (self.mode, &self.v2) {
+            match fs::remove_dir(dir) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(CgroupError::File {
+                        path: dir.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        managed
+    }
+}
+
+/// Removes the group that was the parent of containers' groups, if it is empty now.
+pub fn remove_parent(path: &str) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else {
+        return;
+    };
+    for line in mounts.lines() {
+        let mut fields = line.split(' ');
+        if let (_, Some(at), Some("cgroup" | "cgroup2")) =
+            (fields.next(), fields.next(), fields.next())
+        {
+            // Not empty, or never made: both are fine.
+            let _ = fs::remove_dir(Path::new(at).join(path));
+        }
+    }
+}
+
+/// The limits as the OCI runtime specification writes them.
+pub fn resources(limits: &Limits) -> serde_json::Value {
+    let mut resources = json!({});
+    if let Some(memory) = limits.memory {
+        // As Docker: the container may not swap beyond its memory limit.
+        resources["memory"] = json!({ "limit": memory.0 });
+    }
+    if let Some(cpus) = limits.cpus {
+        resources["cpu"] = json!({ "period": 100_000, "quota": u64::from(cpus.0) * 100 });
+    }
+    if let Some(pids) = limits.pids {
+        resources["pids"] = json!({ "limit": pids });
+    }
+    resources
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|source| CgroupError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+        .map_err(|source| CgroupError::File {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use godwit_types::{ByteSize, Cpus};
+
+    #[test]
+    fn limits_become_resources() {
+        let limits = Limits {
+            memory: Some(ByteSize(64 << 20)),
+            cpus: Some(Cpus(1500)),
+            pids: Some(7),
+        };
+        let value = resources(&limits);
+        assert_eq!(value["memory"]["limit"], 64 << 20);
+        assert_eq!(value["cpu"]["quota"], 150_000);
+        assert_eq!(value["pids"]["limit"], 7);
+        assert_eq!(resources(&Limits::default()), json!({}));
+        serde_json::from_value::<LinuxResources>(value).unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! From what a user asked for to what the shim can create: directories, the OCI bundle, the
+//! user and the command resolved inside the image.
+
+mod bundle;
+mod command;
+mod paths;
+mod user;
+
+pub use bundle::{Bundle, MASKED_FILES, binds};
+pub use command::{CommandError, resolve as resolve_command};
+pub use paths::{InstancePaths, remove_tree, write_atomic};
+pub use user::{User, UserError, resolve as resolve_user};

@@ -1,0 +1,228 @@
+//! `criu swrk`: CRIU as our child, spoken to over a socket pair in its own RPC messages.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use protobuf::{Message, MessageField};
+use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req, Criu_req_type, Criu_resp};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// The largest message CRIU sends.
+const MESSAGE: usize = 256 << 10;
+/// The longest silence of a CRIU that works: dumping tens of gigabytes takes long.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// Which CRIU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub path: PathBuf,
+    /// Preloaded into it; None: nothing.
+    pub interpose: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CriuError {
+    #[error("criu `{path}` can't be started")]
+    Spawn {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no connection to criu")]
+    Socket(#[source] io::Error),
+    #[error("criu's answer can't be read")]
+    Answer(#[source] protobuf::Error),
+    #[error("criu ended without an answer ({0})")]
+    Died(String),
+    #[error("criu was silent for {} s and was killed", SILENCE.as_secs())]
+    Silent,
+    #[error("{what} failed{}{detail}", if detail.is_empty() { "" } else { ": " })]
+    Failed { what: &'static str, detail: String },
+}
+
+/// What CRIU says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It waits for our answer at this point.
+    Notify(String),
+    /// It is through. `pid` of the restored root task, for a restore.
+    Done {
+        success: bool,
+        pid: Option<i32>,
+        message: String,
+    },
+}
+
+/// A running `criu swrk`. Dropped while it waits, it is killed: what that means for the tasks it
+/// holds is decided by the cgroup's freezer, not here.
+pub struct Swrk {
+    child: Child,
+    socket: OwnedFd,
+    notified: Option<i32>,
+}
+
+impl Swrk {
+    /// Starts CRIU. `inherit` are the descriptors that it must have under their own numbers.
+    pub fn spawn(program: &Program, inherit: &[BorrowedFd<'_>]) -> Result<Self, CriuError> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| CriuError::Socket(errno.into()))?;
+        let mut command = Command::new(&program.path);
+        command
+            .arg("swrk")
+            .arg(theirs.as_raw_fd().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if let Some(library) = &program.interpose {
+            command.env("LD_PRELOAD", library);
+        }
+        let kept = || inherit.iter().copied().chain([theirs.as_fd()]);
+        for fd in kept() {
+            sys::set_cloexec(fd, false).map_err(CriuError::Socket)?;
+        }
+        let child = command.spawn();
+        for fd in kept() {
+            sys::set_cloexec(fd, true).map_err(CriuError::Socket)?;
+        }
+        let child = child.map_err(|source| CriuError::Spawn {
+            path: program.path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            child,
+            socket: ours,
+            notified: None,
+        })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The pid that the last notification named: of the dumped or the restored root task.
+    pub fn notified_pid(&self) -> Option<i32> {
+        self.notified
+    }
+
+    pub fn dump(&mut self, options: Criu_opts) -> Result<(), CriuError> {
+        self.request(Criu_req_type::DUMP, options)
+    }
+
+    pub fn restore(&mut self, options: Criu_opts) -> Result<(), CriuError> {
+        self.request(Criu_req_type::RESTORE, options)
+    }
+
+    fn request(&mut self, kind: Criu_req_type, options: Criu_opts) -> Result<(), CriuError> {
+        let mut request = Criu_req::new();
+        request.set_type(kind);
+        request.opts = MessageField::some(options);
+        self.send(&request)
+    }
+
+    /// Lets CRIU go on from a notification, or makes it undo what it did.
+    pub fn answer(&mut self, go_on: bool) -> Result<(), CriuError> {
+        let mut request = Criu_req::new();
+        request.set_type(Criu_req_type::NOTIFY);
+        request.set_notify_success(go_on);
+        self.send(&request)
+    }
+
+    fn send(&mut self, request: &Criu_req) -> Result<(), CriuError> {
+        let bytes = request.write_to_bytes().map_err(CriuError::Answer)?;
+        // A CRIU that died must be an error of ours, not a SIGPIPE.
+        match send(&self.socket, &bytes, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(self.died()),
+            Err(errno) => Err(CriuError::Socket(errno.into())),
+        }
+    }
+
+    /// Waits for what CRIU says next.
+    pub fn next(&mut self) -> Result<Event, CriuError> {
+        let timeout = Timespec {
+            tv_sec: SILENCE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        loop {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) => {
+                    let _ = self.child.kill();
+                    let _ = self.child.wait();
+                    return Err(CriuError::Silent);
+                }
+                Ok(_) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(CriuError::Socket(errno.into())),
+            }
+        }
+        let mut buffer = vec![MaybeUninit::uninit(); MESSAGE];
+        let received = match recv(&self.socket, &mut buffer[..], RecvFlags::empty()) {
+            Ok(((received, _), _)) => received.to_vec(),
+            Err(rustix::io::Errno::CONNRESET) => Vec::new(),
+            Err(errno) => return Err(CriuError::Socket(errno.into())),
+        };
+        if received.is_empty() {
+            return Err(self.died());
+        }
+        let answer = Criu_resp::parse_from_bytes(&received).map_err(CriuError::Answer)?;
+        if answer.type_() == Criu_req_type::NOTIFY {
+            if answer.notify.has_pid() {
+                self.notified = Some(answer.notify.pid());
+            }
+            return Ok(Event::Notify(answer.notify.script().to_owned()));
+        }
+        let success = answer.success();
+        if !success || matches!(answer.type_(), Criu_req_type::DUMP | Criu_req_type::RESTORE) {
+            let pid = answer.restore.as_ref().map(|restore| restore.pid());
+            let message = answer.cr_errmsg().trim().to_owned();
+            return Ok(Event::Done {
+                success,
+                pid,
+                message,
+            });
+        }
+        Err(CriuError::Died(format!(
+            "unexpected answer {:?}",
+            answer.type_()
+        )))
+    }
+
+    fn died(&mut self) -> CriuError {
+        let status = self
+            .child
+            .wait()
+            .map_or_else(|error| error.to_string(), |s| s.to_string());
+        CriuError::Died(status)
+    }
+
+    /// After [`Event::Done`]: waits until the process is gone.
+    pub fn finish(mut self) {
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Swrk {
+    fn drop(&mut self) {
+        // An error: it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,200 @@
+//! The host's networks as the agent uses them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use godwit_types::{ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable};
+use rtnetlink::{Handle, new_connection};
+use tokio::sync::Mutex;
+
+use super::{
+    announce,
+    device::{self, vxlan_name},
+    error::{NetworkError, Result},
+    masquerade, namespace,
+    table::{Entries, difference, remote},
+    veth,
+};
+
+/// Whether packets pass between a container and its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    Shut,
+}
+
+/// One per agent.
+pub struct Networks {
+    handle: Handle,
+    address: Ipv4Addr,
+    /// The underlay's link and its MTU.
+    underlay: (u32, u32),
+    namespaces: PathBuf,
+    /// By VNI. Also the lock under which a network's devices change.
+    tables: Mutex<BTreeMap<u32, Known>>,
+}
+
+/// What is known of one network.
+#[derive(Default)]
+struct Known {
+    /// The newest table, and for whom it was told.
+    table: Option<(HostName, NetworkTable)>,
+    /// The device's entries as they are now; None: the network is not on this host yet.
+    applied: Option<(u32, Entries)>,
+}
+
+impl Networks {
+    /// `underlay` is this host's address for VXLAN; namespaces are bound below `run`.
+    pub async fn open(underlay: Ipv4Addr, run: &Path) -> Result<Self> {
+        let (connection, handle, _) = new_connection().map_err(NetworkError::Netlink)?;
+        tokio::spawn(connection);
+        let found = device::underlay(&handle, underlay).await?;
+        Ok(Self {
+            handle,
+            address: underlay,
+            underlay: found,
+            namespaces: run.join("netns"),
+            tables: Mutex::default(),
+        })
+    }
+
+    fn mtu(&self) -> u32 {
+        device::inner_mtu(self.underlay.1)
+    }
+
+    fn netns(&self, id: &ContainerId) -> PathBuf {
+        self.namespaces.join(id.short())
+    }
+
+    /// Makes a network's devices, or finds them, and applies the newest table.
+    pub async fn ensure(&self, network: &NetworkSpec) -> Result<()> {
+        let mut tables = self.tables.lock().await;
+        let known = tables.entry(network.vni).or_default();
+        if known.applied.is_some() {
+            return Ok(());
+        }
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|source| NetworkError::Kernel {
+            step: "switching on",
+            what: "IPv4 forwarding".into(),
+            source,
+        })?;
+        device::ensure(
+            &self.handle,
+            network,
+            self.address,
+            self.underlay.0,
+            self.mtu(),
+        )
+        .await?;
+        masquerade::ensure(network)?;
+        let vxlan = device::expect_index(&self.handle, &vxlan_name(network.vni)).await?;
+        // Entries of an agent before this one are set again or, when they are not in the table
+        // any more, stay until their address is used again: harmless, nobody sends there.
+        known.applied = Some((vxlan, Entries::new()));
+        self.bring_up_to_date(network.vni, known).await
+    }
+
+    /// Has exactly this table. Ignored when it is older than the one applied; remembered when
+    /// the network is not on this host.
+    pub async fn apply(&self, me: &HostName, table: &NetworkTable) -> Result<()> {
+        let mut tables = self.tables.lock().await;
+        let known = tables.entry(table.network.vni).or_default();
+        if known
+            .table
+            .as_ref()
+            .is_some_and(|(_, old)| old.version > table.version)
+        {
+            return Ok(());
+        }
+        known.table = Some((me.clone(), table.clone()));
+        self.bring_up_to_date(table.network.vni, known).await
+    }
+
+    async fn bring_up_to_date(&self, vni: u32, known: &mut Known) -> Result<()> {
+        let (Some((me, table)), Some((vxlan, applied))) = (&known.table, &mut known.applied) else {
+            return Ok(());
+        };
+        let name = vxlan_name(vni);
+        let wanted = remote(me, table);
+        // Addresses that are here must never be looked for elsewhere: also those that this
+        // process has not set itself.
+        let local = table
+            .endpoints
+            .iter()
+            .map(|e| e.address)
+            .filter(|a| !wanted.contains_key(a));
+        let change = difference(applied, &wanted);
+        for address in local.chain(change.remove.iter().copied()) {
+            device::remove_remote(&self.handle, &name, *vxlan, address).await?;
+            applied.remove(&address);
+        }
+        for (address, behind) in change.set {
+            device::set_remote(&self.handle, &name, *vxlan, address, behind).await?;
+            applied.insert(address, behind);
+        }
+        Ok(())
+    }
+
+    /// Makes a container's namespace and link, or finds them. The network must be there
+    /// ([`ensure`](Self::ensure)). Answers the namespace's path.
+    pub async fn attach(
+        &self,
+        id: &ContainerId,
+        attachment: &NetworkAttachment,
+        gate: Gate,
+    ) -> Result<PathBuf> {
+        let netns = self.attach_none(id).await?;
+        let name = veth::link_name(id);
+        if device::index(&self.handle, &name).await?.is_none() {
+            veth::create(&self.handle, id, attachment, &netns, self.mtu()).await?;
+        }
+        self.gate(id, gate).await?;
+        Ok(netns)
+    }
+
+    /// A namespace with nothing but loopback.
+    pub async fn attach_none(&self, id: &ContainerId) -> Result<PathBuf> {
+        let netns = self.netns(id);
+        if !namespace::exists(&netns) {
+            namespace::create(&netns)?;
+        }
+        Ok(netns)
+    }
+
+    pub async fn gate(&self, id: &ContainerId, gate: Gate) -> Result<()> {
+        let name = veth::link_name(id);
+        crate::sys::set_link_up(&name, gate == Gate::Open).map_err(|source| NetworkError::Kernel {
+            step: "setting the gate",
+            what: format!("link `{name}`"),
+            source,
+        })
+    }
+
+    /// Tells the neighbourhood that the container is here.
+    pub async fn announce(&self, id: &ContainerId, attachment: &NetworkAttachment) -> Result<()> {
+        announce::announce(&self.netns(id), attachment)
+    }
+
+    /// Removes link and namespace. Nothing there is fine; goes on after a failure and reports
+    /// the first.
+    pub async fn detach(&self, id: &ContainerId) -> Result<()> {
+        let link = device::delete(&self.handle, &veth::link_name(id)).await;
+        let namespace = namespace::remove(&self.netns(id));
+        link.and(namespace)
+    }
+
+    /// Removes a network's devices and rules. Nothing there is fine.
+    pub async fn remove(&self, vni: u32) -> Result<()> {
+        let mut tables = self.tables.lock().await;
+        if let Some(known) = tables.get_mut(&vni) {
+            known.applied = None;
+        }
+        let vxlan = device::delete(&self.handle, &vxlan_name(vni)).await;
+        let bridge = device::delete(&self.handle, &device::bridge_name(vni)).await;
+        vxlan.and(bridge).and(masquerade::remove(vni))
+    }
+}

@@ -1,0 +1,206 @@
+//! A container arrives: check, prepare, stage, and the two ends, resume and discard.
+
+use std::{fs, path::Path, time::Instant};
+
+use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, MigrationId};
+
+use super::{Result, Runtime, RuntimeError, blocking, migrate_out::ROOTFS};
+use crate::{
+    checkpoint::Incoming,
+    container::{remove_tree, write_atomic},
+    network::Gate,
+    rootfs::{Rootfs, diff},
+    shim::protocol::Request,
+};
+
+impl Runtime {
+    /// Image, CRIU, room, and no instance of it here. Changes nothing.
+    pub async fn check_destination(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        need: u64,
+    ) -> Result<()> {
+        if let Some(problem) = &self.inner.facts.criu_problem {
+            return Err(RuntimeError::NoCriu(problem.clone()));
+        }
+        self.image_of(spec)?;
+        let free = self.disk_free();
+        if need > free {
+            return Err(RuntimeError::NoRoom { need, free });
+        }
+        match self.state(id).await {
+            Err(RuntimeError::NotFound(_)) => Ok(()),
+            Ok(InstanceState::Running { pid }) => {
+                Err(self.wrong_state(id, &InstanceState::Running { pid }, "absent"))
+            }
+            // What an earlier attempt left: `prepare` clears it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that can be made before the freeze.
+    pub async fn prepare(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        migration: &MigrationId,
+    ) -> Result<()> {
+        match self.state(id).await {
+            Ok(running @ InstanceState::Running { .. }) => {
+                return Err(self.wrong_state(id, &running, "absent"));
+            }
+            Err(RuntimeError::NotFound(_)) => {}
+            _ => self.discard(id).await?,
+        }
+        let made = self.prepare_new(id, spec, migration).await;
+        if made.is_err()
+            && let Err(error) = self.discard(id).await
+        {
+            tracing::warn!(container = id.short(), %error, "failed prepare left something behind");
+        }
+        made
+    }
+
+    async fn prepare_new(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        migration: &MigrationId,
+    ) -> Result<()> {
+        self.image_of(spec)?;
+        let paths = self.paths(id);
+        self.make_directory(&paths, spec)?;
+        fs::create_dir_all(paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
+            path: paths.incoming(),
+            source,
+        })?;
+        let netns = self.attach(id, spec, Gate::Shut).await?;
+        let config = self.shim_config(id, spec, netns);
+        write_atomic(&paths.shim_config(), &config).map_err(|source| RuntimeError::Io {
+            path: paths.shim_config(),
+            source,
+        })?;
+        self.start_shim(&paths).await?;
+        self.shim(id)
+            .ask(Request::Arm {
+                migration: migration.clone(),
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Where received files go.
+    pub fn incoming(&self, id: &ContainerId) -> Result<Incoming> {
+        let dir = self.paths(id).incoming();
+        if dir.is_dir() {
+            Ok(Incoming::new(&dir))
+        } else {
+            Err(RuntimeError::NotFound(id.short().to_owned()))
+        }
+    }
+
+    /// Restore and hold, gate shut.
+    pub async fn stage(&self, id: &ContainerId) -> Result<Vec<FreezeStep>> {
+        match self.state(id).await? {
+            InstanceState::Staged { .. } => {}
+            other => return Err(self.wrong_state(id, &other, "staged")),
+        }
+        let spec = self.spec(id)?;
+        let image = self.image_of(&spec)?;
+        let paths = self.paths(id);
+        let mut steps = blocking(move || {
+            let began = Instant::now();
+            let incoming = paths.incoming();
+            let rootfs = Rootfs::new(&paths.rootfs());
+            if !rootfs.is_mounted() {
+                let layer = incoming.join(ROOTFS);
+                let upper = rootfs.upper();
+                fs::create_dir_all(&upper).map_err(|source| RuntimeError::Io {
+                    path: upper.clone(),
+                    source,
+                })?;
+                let file = fs::File::open(&layer).map_err(|source| RuntimeError::Io {
+                    path: layer.clone(),
+                    source,
+                })?;
+                diff::unpack(std::io::BufReader::new(file), &upper)?;
+                rootfs.mount(&image.layers)?;
+                take(&incoming.join("log"), &paths.log())?;
+                for name in ["hosts", "hostname", "resolv.conf"] {
+                    take(&incoming.join("etc").join(name), &paths.etc().join(name))?;
+                }
+            }
+            Ok(vec![FreezeStep {
+                name: "mount".to_owned(),
+                micros: began.elapsed().as_micros() as u64,
+            }])
+        })
+        .await?;
+        steps.extend(self.shim(id).ask(Request::Stage).await?);
+        Ok(steps)
+    }
+
+    /// Run, gate open, announce. Harmless when it runs. Answers the pid.
+    pub async fn resume(&self, id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
+        let mut steps = self.shim(id).ask(Request::Resume).await?;
+        let began = Instant::now();
+        let spec = self.spec(id)?;
+        if let Some(attachment) = &spec.network
+            && let Err(error) = self.networks().announce(id, attachment).await
+        {
+            // It runs: neighbours that were not told ask when their entry expires.
+            tracing::warn!(container = id.short(), %error, "new place not announced");
+        }
+        steps.push(FreezeStep {
+            name: "announce".to_owned(),
+            micros: began.elapsed().as_micros() as u64,
+        });
+        let incoming = self.paths(id).incoming();
+        // Memory that the container needs more than we its images.
+        drop(blocking(move || Ok(remove_tree(&incoming))).await);
+        match self.state(id).await? {
+            InstanceState::Running { pid } => Ok((pid, steps)),
+            InstanceState::Exited { .. } => Ok((0, steps)),
+            other => Err(self.wrong_state(id, &other, "running")),
+        }
+    }
+
+    /// Leave nothing. Harmless when nothing is there.
+    pub async fn discard(&self, id: &ContainerId) -> Result<()> {
+        match self.state(id).await {
+            Ok(running @ InstanceState::Running { .. }) => {
+                // Never: a container that runs here is not removed by a late command.
+                return Err(self.wrong_state(id, &running, "staged"));
+            }
+            Ok(InstanceState::Staged { .. } | InstanceState::Created) => {
+                // An error: the shim ends, and what it held is killed below.
+                drop(self.shim(id).ask(Request::Discard).await);
+            }
+            Err(RuntimeError::NotFound(_)) => return Ok(()),
+            _ => {}
+        }
+        self.clear(id).await
+    }
+}
+
+/// Moves a received file to its place, if it was sent.
+fn take(from: &Path, to: &Path) -> Result<()> {
+    if to.file_name().is_some_and(|name| name == crate::log::FILE) {
+        // The armed shim has the log open: it appends to what arrives in front of it.
+        return match fs::read(from) {
+            Ok(bytes) => fs::write(to, bytes).map_err(|source| RuntimeError::Io {
+                path: to.to_owned(),
+                source,
+            }),
+            Err(_) => Ok(()),
+        };
+    }
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::Io {
+            path: to.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}

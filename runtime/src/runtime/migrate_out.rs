@@ -1,0 +1,168 @@
+//! A container leaves: check, freeze, what to send, and the two ends, thaw and release.
+
+use std::{fs, path::Path, time::Instant};
+
+use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId};
+
+use super::{Result, Runtime, RuntimeError, blocking};
+use crate::{
+    checkpoint::CheckpointFile,
+    rootfs::{Rootfs, diff, size},
+    shim::protocol::Request,
+};
+
+/// The writable layer, among the checkpoint's files.
+pub(super) const ROOTFS: &str = "rootfs";
+
+impl Runtime {
+    /// Could it be dumped? Answers the bytes that a destination must have room for.
+    pub async fn check_source(&self, id: &ContainerId) -> Result<u64> {
+        let pid = match self.state(id).await? {
+            InstanceState::Running { pid } => pid,
+            other => return Err(self.wrong_state(id, &other, "running")),
+        };
+        if let Some(problem) = &self.inner.facts.criu_problem {
+            return Err(RuntimeError::NoCriu(problem.clone()));
+        }
+        let paths = self.paths(id);
+        let cgroup = self.cgroup(id);
+        let need = blocking(move || {
+            let memory: u64 = crate::cgroup::Group::new(&cgroup)?
+                .processes()?
+                .into_iter()
+                .chain([pid])
+                .map(resident)
+                .sum();
+            // Counted twice: as it arrives, and unpacked.
+            let layer = size(&Rootfs::new(&paths.rootfs()).upper())?;
+            let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
+            Ok(memory + 2 * layer + 2 * log)
+        })
+        .await?;
+        let free = self.disk_free();
+        if need > free {
+            return Err(RuntimeError::NoRoom { need, free });
+        }
+        Ok(need)
+    }
+
+    /// Gate shut, everything dumped and held. After a failure the container runs on.
+    pub async fn freeze(
+        &self,
+        id: &ContainerId,
+        migration: &MigrationId,
+    ) -> Result<Vec<FreezeStep>> {
+        let request = Request::Freeze {
+            migration: migration.clone(),
+        };
+        let mut steps = self.shim(id).ask(request).await?;
+        let paths = self.paths(id);
+        let packed = blocking(move || {
+            let began = Instant::now();
+            let path = paths.checkpoint().join(ROOTFS);
+            let failed = |source| RuntimeError::Io {
+                path: path.clone(),
+                source,
+            };
+            let file = fs::File::create(&path).map_err(failed)?;
+            diff::pack(
+                &Rootfs::new(&paths.rootfs()).upper(),
+                std::io::BufWriter::new(file),
+            )?;
+            Ok(FreezeStep {
+                name: "pack writable layer".to_owned(),
+                micros: began.elapsed().as_micros() as u64,
+            })
+        })
+        .await;
+        match packed {
+            Ok(step) => {
+                steps.push(step);
+                Ok(steps)
+            }
+            Err(error) => {
+                self.thaw(id).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// While frozen: what to send, in order.
+    pub async fn outgoing(&self, id: &ContainerId) -> Result<Vec<CheckpointFile>> {
+        let paths = self.paths(id);
+        blocking(move || {
+            let mut files = Vec::new();
+            let checkpoint = paths.checkpoint();
+            collect(&checkpoint.join("criu"), "criu/", &mut files)?;
+            collect(&paths.etc(), "etc/", &mut files)?;
+            for (name, path) in [(ROOTFS, checkpoint.join(ROOTFS)), ("log", paths.log())] {
+                if let Ok(metadata) = fs::metadata(&path) {
+                    files.push(CheckpointFile {
+                        name: name.to_owned(),
+                        path,
+                        size: metadata.len(),
+                    });
+                }
+            }
+            Ok(files)
+        })
+        .await
+    }
+
+    /// Run on, gate open. Harmless when it runs.
+    pub async fn thaw(&self, id: &ContainerId) -> Result<()> {
+        match self.state(id).await? {
+            InstanceState::Frozen { .. } => {
+                self.shim(id).ask(Request::Thaw).await?;
+                Ok(())
+            }
+            // It has ended meanwhile: nothing is held.
+            InstanceState::Running { .. } | InstanceState::Exited { .. } => Ok(()),
+            other => Err(self.wrong_state(id, &other, "frozen")),
+        }
+    }
+
+    /// Kill the held tasks and leave nothing of the instance. Harmless when it is gone.
+    pub async fn release(&self, id: &ContainerId) -> Result<()> {
+        match self.state(id).await {
+            Ok(InstanceState::Frozen { .. }) => {
+                self.shim(id).ask(Request::Release).await?;
+            }
+            Ok(other @ InstanceState::Running { .. }) => {
+                // Never: a container that runs here is not let go of by a late command.
+                return Err(self.wrong_state(id, &other, "frozen"));
+            }
+            Err(RuntimeError::NotFound(_)) => return Ok(()),
+            _ => {}
+        }
+        self.clear(id).await
+    }
+}
+
+/// Bytes of memory a process has, as its destination will need them.
+fn resident(pid: i32) -> u64 {
+    fs::read_to_string(format!("/proc/{pid}/statm"))
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * rustix::param::page_size() as u64)
+}
+
+fn collect(dir: &Path, prefix: &str, files: &mut Vec<CheckpointFile>) -> Result<()> {
+    let failed = |source| RuntimeError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let metadata = entry.metadata().map_err(failed)?;
+        if metadata.is_file() {
+            files.push(CheckpointFile {
+                name: format!("{prefix}{}", entry.file_name().to_string_lossy()),
+                path: entry.path(),
+                size: metadata.len(),
+            });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(())
+}

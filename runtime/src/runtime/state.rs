@@ -1,0 +1,109 @@
+//! What an instance is doing: asked of its shim, or read from what the shim left.
+
+use std::{fs, io};
+
+use godwit_types::{ContainerId, Exit, InstanceState};
+
+use super::{Result, Runtime, RuntimeError};
+use crate::shim::{ShimError, protocol::State};
+
+impl Runtime {
+    /// Every container that has an instance directory here, whatever its state.
+    pub async fn instances(&self) -> Result<Vec<ContainerId>> {
+        let dir = self.inner.config.data.join("containers");
+        let failed = |source| RuntimeError::Io {
+            path: dir.clone(),
+            source,
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // Anything else is not ours to judge.
+            if let Some(id) = name.to_str().and_then(|name| ContainerId::new(name).ok()) {
+                found.push(id);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    pub async fn state(&self, id: &ContainerId) -> Result<InstanceState> {
+        match self.shim(id).state().await {
+            Ok(state) => self.known(id, Ok(state)),
+            Err(error) => self.known(id, Err(error)),
+        }
+    }
+
+    /// Answers when the instance's state is no longer `known`, with the new one. Cancel-safe.
+    pub async fn changed(&self, id: &ContainerId, known: &InstanceState) -> Result<InstanceState> {
+        loop {
+            let answered = self.shim(id).state().await;
+            let shim = answered.as_ref().ok().cloned();
+            let now = self.known(id, answered)?;
+            if now != *known {
+                return Ok(now);
+            }
+            match shim {
+                // An error: the shim has ended, and the next round finds out how.
+                Some(state) => drop(self.shim(id).watch(state).await),
+                // Nobody is there who could tell: it changes only by a call of ours.
+                None => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
+            }
+        }
+    }
+
+    fn known(
+        &self,
+        id: &ContainerId,
+        answered: std::result::Result<State, ShimError>,
+    ) -> Result<InstanceState> {
+        match answered {
+            Ok(State::Ready) => Ok(InstanceState::Created),
+            Ok(State::Running { pid }) => Ok(InstanceState::Running { pid }),
+            Ok(State::Frozen { migration, .. }) => Ok(InstanceState::Frozen { migration }),
+            Ok(State::Staged { migration }) => Ok(InstanceState::Staged { migration }),
+            Ok(State::Exited { exit }) => Ok(InstanceState::Exited { exit }),
+            Ok(State::Gone) | Err(ShimError::Gone { .. } | ShimError::BrokeOff(_)) => {
+                self.left_behind(id)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The shim has ended.
+    fn left_behind(&self, id: &ContainerId) -> Result<InstanceState> {
+        let paths = self.paths(id);
+        if !paths.dir.exists() {
+            return Err(RuntimeError::NotFound(id.short().to_owned()));
+        }
+        match fs::read(paths.exit()) {
+            Ok(text) => {
+                let exit: Exit =
+                    serde_json::from_slice(&text).map_err(|source| RuntimeError::Stored {
+                        path: paths.exit(),
+                        source,
+                    })?;
+                Ok(InstanceState::Exited { exit })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(InstanceState::Lost {
+                reason: "its shim ended without leaving an exit code".to_owned(),
+            }),
+            Err(source) => Err(RuntimeError::Io {
+                path: paths.exit(),
+                source,
+            }),
+        }
+    }
+}
+
+/// One word, for errors.
+pub(super) fn word(state: &InstanceState) -> String {
+    match state {
+        InstanceState::Created => "created".to_owned(),
+        InstanceState::Running { .. } => "running".to_owned(),
+        InstanceState::Frozen { migration } => format!("frozen by migration {migration}"),
+        InstanceState::Staged { migration } => format!("staged by migration {migration}"),
+        InstanceState::Exited { exit } => format!("exited ({})", exit.code),
+        InstanceState::Lost { reason } => format!("lost: {reason}"),
+    }
+}

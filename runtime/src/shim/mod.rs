@@ -1,0 +1,20 @@
+//! The shim: one process per container, which creates or restores it, is the parent of its init,
+//! keeps its log and its exit code, and holds CRIU while a container is frozen or staged.
+//!
+//! It outlives the agent. It has one thread, since libcontainer and CRIU fork; its socket takes
+//! one JSON request a connection ([`protocol`]). Its state machine:
+//!
+//! ```text
+//! Ready ─Create→ Running ─Freeze→ Frozen ─Release→ Released (ends)
+//!   │               ↑  └─────Thaw────┘ │
+//!   │               └──────────────────┘
+//!   └─Arm→ Armed ─Stage→ Staged ─Resume→ Running
+//!            └──Discard──┴──→ (ends)
+//! ```
+
+pub mod client;
+pub mod protocol;
+mod server;
+
+pub use client::{Client, ShimError};
+pub use server::run;

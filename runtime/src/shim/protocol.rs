@@ -1,0 +1,94 @@
+//! What agent and shim say to each other: one line of JSON each way, over a Unix socket that
+//! only root reaches. Both are of the same release or the shim's is older (it outlives an
+//! upgrade of the agent), so fields are only ever added, with defaults.
+
+use std::path::PathBuf;
+
+use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
+use serde::{Deserialize, Serialize};
+
+use crate::criu::Program;
+
+/// The longest line.
+pub const LINE: usize = 1 << 20;
+
+/// `shim.json`: what a shim is told at its start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    pub id: String,
+    /// The instance's directory.
+    pub dir: PathBuf,
+    pub socket: PathBuf,
+    /// The container's cgroup below the hierarchies' roots.
+    pub cgroup: String,
+    /// The mounted root.
+    pub root: PathBuf,
+    pub netns: PathBuf,
+    /// The host's end of the container's link: down, the gate is shut. None: no link.
+    pub gate: Option<String>,
+    pub criu: Program,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    State,
+    /// Answers when the state is no longer this one.
+    Watch {
+        known: State,
+    },
+    /// Create the container from its bundle and start it.
+    Create,
+    Signal {
+        signal: i32,
+    },
+    /// Dump and hold.
+    Freeze {
+        migration: MigrationId,
+    },
+    Thaw,
+    /// Kill the held tasks and end.
+    Release,
+    /// Start CRIU now, so that it need not start inside the freeze.
+    Arm {
+        migration: MigrationId,
+    },
+    /// Restore and hold.
+    Stage,
+    Resume,
+    /// Leave nothing and end.
+    Discard,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    State { state: State },
+    Done { steps: Vec<FreezeStep> },
+    Failed { message: String },
+}
+
+/// What the shim's container is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Nothing was made yet.
+    Ready,
+    Running {
+        pid: i32,
+    },
+    Frozen {
+        migration: MigrationId,
+        pid: i32,
+    },
+    /// Armed or staged.
+    Staged {
+        migration: MigrationId,
+    },
+    Exited {
+        exit: Exit,
+    },
+    /// Released or discarded: the shim is about to end.
+    Gone,
+}

@@ -1,0 +1,75 @@
+//! A new container, through libcontainer.
+
+use std::{fs, path::Path};
+
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+
+use super::{
+    super::protocol::Config,
+    init::Init,
+    output::{Ends, Output},
+};
+use crate::{cgroup::Group, container::remove_tree};
+
+/// Creates and starts. What it had made when it failed is removed.
+pub fn create(config: &Config, group: &Group) -> Result<(Init, Output), String> {
+    create_held(config, group).inspect_err(|_| {
+        let _ = group.kill();
+        let _ = group.remove();
+        let _ = remove_tree(&config.dir.join("state"));
+    })
+}
+
+fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String> {
+    let (output, Ends { stdout, stderr }) = Output::new(&config.dir.join(crate::log::FILE))
+        .map_err(|error| format!("log can't be opened: {error}"))?;
+    let stdin = fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+    let state = config.dir.join("state");
+    remove_tree(&state)
+        .and_then(|()| fs::create_dir_all(&state))
+        .map_err(|e| e.to_string())?;
+    let short = Path::new(&config.cgroup).file_name().map_or_else(
+        || config.id.clone(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let mut container = ContainerBuilder::new(short, SyscallType::default())
+        .with_root_path(&state)
+        .map_err(|error| chain(&error))?
+        .with_stdin(stdin)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .as_init(config.dir.join("bundle"))
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| chain(&error))?;
+    let pid = container.pid().ok_or("libcontainer gave no pid")?.as_raw();
+    let init = Init::new(pid).map_err(|error| format!("init {pid}: {error}"))?;
+    // It waits for its start, alone: all it will ever fork is in the group from its birth.
+    let started = group
+        .join_freezer(pid)
+        .map_err(|error| chain(&error))
+        .and_then(|()| container.start().map_err(|error| chain(&error)));
+    if let Err(error) = started {
+        let _ = init.signal(nix::libc::SIGKILL);
+        init.reap();
+        return Err(error);
+    }
+    Ok((init, output))
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        // libcontainer repeats its sources' text.
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
+}

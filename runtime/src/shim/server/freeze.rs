@@ -1,0 +1,177 @@
+//! The source's half of the hand-over: dump and hold.
+//!
+//! [`dump`] either fails, and the container runs as before, or gives a [`Frozen`], which has
+//! exactly two ends: [`Frozen::thaw`] and [`Frozen::release`].
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+    os::unix::fs::MetadataExt,
+    time::Instant,
+};
+
+use godwit_types::{FreezeStep, MigrationId};
+
+use super::{super::protocol::Config, create::chain, init::Init, output::Output};
+use crate::{
+    cgroup::Group,
+    container::{MASKED_FILES, binds, remove_tree},
+    criu::{DumpOptions, Event, Swrk, descriptors, reason},
+    sys,
+};
+
+/// Every task is stopped, dumped, and frozen by its cgroup as well: whoever lets go of them, they
+/// run again only after a thaw.
+pub struct Frozen {
+    migration: MigrationId,
+    /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
+    swrk: Swrk,
+}
+
+/// The container's name of the gate's state: a link of this network namespace.
+pub fn gate(config: &Config, open: bool) -> Result<(), String> {
+    let Some(link) = &config.gate else {
+        return Ok(());
+    };
+    sys::set_link_up(link, open).map_err(|error| format!("link `{link}`: {error}"))
+}
+
+pub fn dump(
+    config: &Config,
+    group: &Group,
+    init: &Init,
+    output: &mut Output,
+    migration: MigrationId,
+) -> Result<(Frozen, Vec<FreezeStep>), String> {
+    dump_held(config, group, init, output, migration).inspect_err(|_| {
+        // Before anything else may run: tasks that can't answer would only lose packets.
+        let _ = gate(config, true);
+        if let Err(error) = group.thaw() {
+            tracing::error!(error = %chain(&error), "thaw after a failed dump");
+        }
+        let _ = remove_tree(&config.dir.join("checkpoint"));
+    })
+}
+
+fn dump_held(
+    config: &Config,
+    group: &Group,
+    init: &Init,
+    output: &mut Output,
+    migration: MigrationId,
+) -> Result<(Frozen, Vec<FreezeStep>), String> {
+    let images = config.dir.join("checkpoint").join("criu");
+    remove_tree(&images)
+        .and_then(|()| fs::create_dir_all(&images))
+        .map_err(|e| e.to_string())?;
+    let images_fd = File::open(&images).map_err(|error| error.to_string())?;
+    let netns = fs::metadata(&config.netns)
+        .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
+    let options = DumpOptions {
+        pid: init.pid(),
+        images: images_fd.as_raw_fd(),
+        root: config.root.display().to_string(),
+        netns_inode: netns.ino(),
+        mounts: binds(&config.dir.join("etc")),
+        masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
+    };
+    let mut swrk = Swrk::spawn(&config.criu, &[std::os::fd::AsFd::as_fd(&images_fd)])
+        .map_err(|error| chain(&error))?;
+    swrk.dump(options.into_opts())
+        .map_err(|error| chain(&error))?;
+
+    let mut steps = Steps::new();
+    loop {
+        match swrk.next().map_err(|error| chain(&error))? {
+            // The last moment before CRIU stops anything: its own start is behind us.
+            Event::Notify(script) if script == "pre-dump" => {
+                steps.restart();
+                gate(config, false)?;
+                steps.done("gate");
+            }
+            Event::Notify(script) if script == "post-dump" => break,
+            Event::Notify(_) => {}
+            Event::Done { message, .. } => {
+                let reason = reason(&images.join("dump.log"), message);
+                return Err(format!("criu dump failed: {reason}"));
+            }
+        }
+        swrk.answer(true).map_err(|error| chain(&error))?;
+    }
+    steps.done("dump");
+    // The guard: from here on neither CRIU's death nor ours lets the tasks run.
+    group.freeze().map_err(|error| chain(&error))?;
+    steps.done("guard");
+    // What the container has written so far belongs to this host's log, which moves with it.
+    output.flush();
+    let (out, err) = output.keys();
+    descriptors::write(&images, &["/dev/null".to_owned(), out, err])
+        .map_err(|error| format!("descriptors can't be written: {error}"))?;
+    steps.done("log");
+    Ok((Frozen { migration, swrk }, steps.0))
+}
+
+impl Frozen {
+    pub fn migration(&self) -> &MigrationId {
+        &self.migration
+    }
+
+    /// The tasks run on as if nothing had been.
+    pub fn thaw(mut self, config: &Config, group: &Group) -> Result<(), String> {
+        // Refused, CRIU lets the tasks go; if it is dead, it has already. An error is no reason
+        // to leave them frozen.
+        if self.swrk.answer(false).is_ok() {
+            while let Ok(event) = self.swrk.next() {
+                if matches!(event, Event::Done { .. }) {
+                    break;
+                }
+                let _ = self.swrk.answer(false);
+            }
+            self.swrk.finish();
+        }
+        let opened = gate(config, true);
+        group.thaw().map_err(|error| chain(&error))?;
+        let _ = remove_tree(&config.dir.join("checkpoint"));
+        opened
+    }
+
+    /// The tasks are killed: the container runs elsewhere.
+    pub fn release(mut self, group: &Group, init: &Init) -> Result<(), String> {
+        if self.swrk.answer(true).is_ok() {
+            while let Ok(event) = self.swrk.next() {
+                if matches!(event, Event::Done { .. }) {
+                    break;
+                }
+                let _ = self.swrk.answer(true);
+            }
+            self.swrk.finish();
+        }
+        // CRIU kills them; where it could not, this does. It never thaws a living task: SIGKILL
+        // is pending when the freezer lets go.
+        group.kill().map_err(|error| chain(&error))?;
+        init.reap();
+        Ok(())
+    }
+}
+
+/// A stopwatch that names what it measured.
+pub struct Steps(pub Vec<FreezeStep>, Instant);
+
+impl Steps {
+    pub fn new() -> Self {
+        Self(Vec::new(), Instant::now())
+    }
+
+    pub fn restart(&mut self) {
+        self.1 = Instant::now();
+    }
+
+    pub fn done(&mut self, name: &str) {
+        let micros = self.1.elapsed().as_micros() as u64;
+        self.0.push(FreezeStep {
+            name: name.to_owned(),
+            micros,
+        });
+        self.1 = Instant::now();
+    }
+}

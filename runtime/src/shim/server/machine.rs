@@ -1,0 +1,225 @@
+//! The shim's state machine: which request does what in which state. Requests that were done
+//! already are done again without effect, since an agent that restarts asks again.
+
+use std::{io::Write, os::fd::BorrowedFd};
+
+use godwit_types::{Exit, FreezeStep};
+
+use super::{
+    super::protocol::{Config, Reply, Request, State},
+    create::{self, chain},
+    freeze::{self, Frozen},
+    init::Init,
+    output::Output,
+    stage::{self, Armed, Staged},
+};
+use crate::{cgroup::Group, container::write_atomic};
+
+pub struct Machine {
+    config: Config,
+    phase: Phase,
+}
+
+enum Phase {
+    Ready,
+    Running {
+        init: Init,
+        output: Output,
+    },
+    Frozen {
+        frozen: Frozen,
+        init: Init,
+        output: Output,
+    },
+    Armed(Armed),
+    Staged(Box<Staged>),
+    Exited(Exit),
+    Gone,
+}
+
+type Outcome = Result<Vec<FreezeStep>, String>;
+
+impl Machine {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            phase: Phase::Ready,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Ready => State::Ready,
+            Phase::Running { init, .. } => State::Running { pid: init.pid() },
+            Phase::Frozen { frozen, init, .. } => State::Frozen {
+                migration: frozen.migration().clone(),
+                pid: init.pid(),
+            },
+            Phase::Armed(armed) => State::Staged {
+                migration: armed.migration().clone(),
+            },
+            Phase::Staged(staged) => State::Staged {
+                migration: staged.migration().clone(),
+            },
+            Phase::Exited(exit) => State::Exited { exit: *exit },
+            Phase::Gone => State::Gone,
+        }
+    }
+
+    /// Nothing is left to do: the exit code is on disk, or the container is elsewhere.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Exited(_) | Phase::Gone)
+    }
+
+    /// What to wait for, besides requests. A frozen container's output waits with it.
+    pub fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Running { init, output } => output.sources().chain([init.as_fd()]).collect(),
+            Phase::Frozen { init, .. } => vec![init.as_fd()],
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn read_output(&mut self) {
+        if let Phase::Running { output, .. } = &mut self.phase {
+            output.drain();
+        }
+    }
+
+    /// Notices that the init has ended, and writes down how.
+    pub fn reap(&mut self) {
+        let (Phase::Running { init, output } | Phase::Frozen { init, output, .. }) =
+            &mut self.phase
+        else {
+            return;
+        };
+        let Some(exit) = init.ended() else { return };
+        output.flush();
+        // Whoever reads the exit code must find it before the socket is gone.
+        if let Err(error) = write_atomic(&self.config.dir.join("exit.json"), &exit) {
+            tracing::error!(%error, code = exit.code, "exit code can't be written");
+            let _ = std::io::stderr().flush();
+        }
+        if let Ok(group) = Group::new(&self.config.cgroup) {
+            let _ = group.kill();
+            if let Err(error) = group.remove() {
+                tracing::warn!(error = %chain(&error), "cgroup left behind");
+            }
+        }
+        self.phase = Phase::Exited(exit);
+    }
+
+    pub fn handle(&mut self, request: Request) -> Reply {
+        if let Request::State = request {
+            return Reply::State {
+                state: self.state(),
+            };
+        }
+        match self.act(request) {
+            Ok(steps) => Reply::Done { steps },
+            Err(message) => {
+                tracing::warn!(message, "request failed");
+                Reply::Failed { message }
+            }
+        }
+    }
+
+    fn act(&mut self, request: Request) -> Outcome {
+        let group = Group::new(&self.config.cgroup).map_err(|error| chain(&error))?;
+        let config = &self.config;
+        // Taken out, so that every arm decides what comes next; put back below where it stays.
+        let phase = std::mem::replace(&mut self.phase, Phase::Gone);
+        let (next, outcome) = match (request, phase) {
+            (Request::Create, Phase::Ready) => match create::create(config, &group) {
+                Ok((init, output)) => (Phase::Running { init, output }, Ok(Vec::new())),
+                Err(error) => (Phase::Ready, Err(error)),
+            },
+            (Request::Signal { signal }, Phase::Running { init, output }) => {
+                let sent = init.signal(signal).map_err(|error| error.to_string());
+                (Phase::Running { init, output }, sent.map(|()| Vec::new()))
+            }
+            (Request::Freeze { migration }, Phase::Running { init, mut output }) => {
+                match freeze::dump(config, &group, &init, &mut output, migration) {
+                    Ok((frozen, steps)) => (
+                        Phase::Frozen {
+                            frozen,
+                            init,
+                            output,
+                        },
+                        Ok(steps),
+                    ),
+                    Err(error) => (Phase::Running { init, output }, Err(error)),
+                }
+            }
+            (Request::Freeze { migration }, phase @ Phase::Frozen { .. }) if matches!(&phase, Phase::Frozen { frozen, .. } if *frozen.migration() == migration) => {
+                (phase, Ok(Vec::new()))
+            }
+            (
+                Request::Thaw,
+                Phase::Frozen {
+                    frozen,
+                    init,
+                    output,
+                },
+            ) => {
+                let thawed = frozen.thaw(config, &group);
+                (Phase::Running { init, output }, thawed.map(|()| Vec::new()))
+            }
+            (Request::Thaw, phase @ Phase::Running { .. }) => (phase, Ok(Vec::new())),
+            (Request::Release, Phase::Frozen { frozen, init, .. }) => {
+                let released = frozen.release(&group, &init);
+                (Phase::Gone, released.and_then(|()| removed(&group)))
+            }
+            (Request::Arm { migration }, Phase::Ready) => {
+                match stage::arm(config, &group, migration) {
+                    Ok(armed) => (Phase::Armed(armed), Ok(Vec::new())),
+                    Err(error) => {
+                        let _ = group.kill();
+                        (Phase::Gone, removed(&group).and(Err(error)))
+                    }
+                }
+            }
+            (Request::Arm { migration }, Phase::Armed(armed))
+                if *armed.migration() == migration =>
+            {
+                (Phase::Armed(armed), Ok(Vec::new()))
+            }
+            (Request::Stage, Phase::Armed(armed)) => match armed.stage(config, &group) {
+                Ok((staged, steps)) => (Phase::Staged(Box::new(staged)), Ok(steps)),
+                Err(error) => (Phase::Gone, removed(&group).and(Err(error))),
+            },
+            (Request::Stage, Phase::Staged(staged)) => (Phase::Staged(staged), Ok(Vec::new())),
+            (Request::Resume, Phase::Staged(staged)) => match staged.resume(config) {
+                Ok((init, output, steps)) => (Phase::Running { init, output }, Ok(steps)),
+                Err((Some(staged), error)) => (Phase::Staged(Box::new(staged)), Err(error)),
+                Err((None, error)) => (Phase::Gone, Err(error)),
+            },
+            (Request::Resume, phase @ Phase::Running { .. }) => (phase, Ok(Vec::new())),
+            (Request::Discard, Phase::Armed(armed)) => {
+                let discarded = armed.discard(&group);
+                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+            }
+            (Request::Discard, Phase::Staged(staged)) => {
+                let discarded = staged.discard(&group);
+                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+            }
+            (Request::Discard, Phase::Ready) => (Phase::Gone, Ok(Vec::new())),
+            (request, phase) => {
+                self.phase = phase;
+                return Err(format!(
+                    "{request:?} is not possible in state {:?}",
+                    self.state()
+                ));
+            }
+        };
+        self.phase = next;
+        outcome
+    }
+}
+
+fn removed(group: &Group) -> Outcome {
+    group
+        .remove()
+        .map(|()| Vec::new())
+        .map_err(|error| chain(&error))
+}

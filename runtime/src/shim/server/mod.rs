@@ -1,0 +1,155 @@
+//! The shim's own side: one thread, one loop. What it waits for is the socket, the container's
+//! output, and the end of its init; everything else happens inside a request.
+//!
+//! A dump or a restore blocks the loop until CRIU holds: requests that come meanwhile wait.
+
+mod connection;
+mod create;
+mod freeze;
+mod init;
+mod machine;
+mod output;
+mod stage;
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
+    path::Path,
+    time::Duration,
+};
+
+use connection::Connection;
+use machine::Machine;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::protocol::{Config, Reply, Request, State};
+use crate::sys;
+
+/// Why a shim could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("shim configuration `{path}` can't be read")]
+    Config {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("shim socket `{path}` can't be made")]
+    Socket {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("shim can't detach")]
+    Detach(#[source] io::Error),
+}
+
+/// Listens, leaves its parent behind (which returns at once: from then on requests are answered
+/// or wait), and serves until its container is gone.
+pub fn run(config: &Path) -> Result<(), StartError> {
+    let shown = || config.display().to_string();
+    let text = fs::read(config).map_err(|source| StartError::Config {
+        path: shown(),
+        source,
+    })?;
+    let config: Config = serde_json::from_slice(&text).map_err(|error| StartError::Config {
+        path: shown(),
+        source: error.into(),
+    })?;
+    let listener = listen(&config.socket).map_err(|source| StartError::Socket {
+        path: config.socket.display().to_string(),
+        source,
+    })?;
+    if sys::fork().map_err(StartError::Detach)?.is_some() {
+        return Ok(());
+    }
+    rustix::process::setsid().map_err(|errno| StartError::Detach(errno.into()))?;
+    let socket = config.socket.clone();
+    serve(listener, Machine::new(config));
+    let _ = fs::remove_file(socket);
+    Ok(())
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve(listener: UnixListener, mut machine: Machine) {
+    let mut watchers: Vec<(Connection, State)> = Vec::new();
+    loop {
+        let ready = wait(&listener, &machine, &watchers);
+        machine.read_output();
+        machine.reap();
+        if ready.listener {
+            while let Ok((stream, _)) = listener.accept() {
+                let mut connection = Connection::new(stream);
+                match connection.request() {
+                    Ok(Request::Watch { known }) => watchers.push((connection, known)),
+                    Ok(request) => {
+                        let reply = machine.handle(request);
+                        connection.reply(&reply);
+                    }
+                    Err(error) => {
+                        connection.reply(&Reply::Failed {
+                            message: format!("bad request: {error}"),
+                        });
+                    }
+                }
+            }
+        }
+        let state = machine.state();
+        watchers.retain_mut(|(connection, known)| {
+            if *known == state {
+                return connection.is_open();
+            }
+            connection.reply(&Reply::State {
+                state: state.clone(),
+            });
+            false
+        });
+        if machine.is_over() {
+            return;
+        }
+    }
+}
+
+struct Ready {
+    listener: bool,
+}
+
+/// Waits until anything happens. Watchers that hang up are noticed, so that an agent that comes
+/// and goes leaves no descriptors behind.
+fn wait(listener: &UnixListener, machine: &Machine, watchers: &[(Connection, State)]) -> Ready {
+    let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(listener, PollFlags::IN)];
+    let others: Vec<BorrowedFd<'_>> = machine
+        .sources()
+        .into_iter()
+        .chain(watchers.iter().map(|(connection, _)| connection.as_fd()))
+        .collect();
+    fds.extend(others.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+    match poll(&mut fds, None) {
+        Ok(_) => Ready {
+            listener: !fds[0].revents().is_empty(),
+        },
+        Err(rustix::io::Errno::INTR) => Ready { listener: false },
+        Err(error) => {
+            // Never spin over a broken descriptor.
+            tracing::error!(%error, "poll failed");
+            std::thread::sleep(Duration::from_millis(100));
+            Ready { listener: true }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The container's output: two pipes in, one log file out.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{OFlags, fcntl_setfl, fstat},
+    io::read,
+    pipe::{PipeFlags, pipe_with},
+};
+
+use crate::{
+    criu::pipe_key,
+    log::{Entry, Stream},
+};
+
+/// A line that is longer is cut into several entries.
+const LINE: usize = 16 << 10;
+
+/// The reading ends, what is left of the last line, and the log file.
+pub struct Output {
+    log: File,
+    stdout: Reader,
+    stderr: Reader,
+}
+
+/// The writing ends: the container's. Dropped once the container has them, so that the end of
+/// the output is seen.
+pub struct Ends {
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+struct Reader {
+    /// None: ended.
+    pipe: Option<OwnedFd>,
+    stream: Stream,
+    partial: Vec<u8>,
+    key: String,
+}
+
+impl Output {
+    pub fn new(log: &Path) -> io::Result<(Self, Ends)> {
+        let log = OpenOptions::new().append(true).create(true).open(log)?;
+        let (stdout, out) = Reader::new(Stream::Stdout)?;
+        let (stderr, err) = Reader::new(Stream::Stderr)?;
+        Ok((
+            Self {
+                log,
+                stdout,
+                stderr,
+            },
+            Ends {
+                stdout: out,
+                stderr: err,
+            },
+        ))
+    }
+
+    /// What to wait for.
+    pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.stdout, &self.stderr]
+            .into_iter()
+            .filter_map(|r| r.pipe.as_ref())
+            .map(|p| p.as_fd())
+    }
+
+    /// What CRIU calls the pipes.
+    pub fn keys(&self) -> (String, String) {
+        (self.stdout.key.clone(), self.stderr.key.clone())
+    }
+
+    /// Reads all there is and writes whole lines.
+    pub fn drain(&mut self) {
+        for reader in [&mut self.stdout, &mut self.stderr] {
+            reader.drain(&mut self.log);
+        }
+    }
+
+    /// Writes what has no line end, too: the container has ended, or leaves this host.
+    pub fn flush(&mut self) {
+        self.drain();
+        for reader in [&mut self.stdout, &mut self.stderr] {
+            let rest = std::mem::take(&mut reader.partial);
+            if !rest.is_empty() {
+                write(&mut self.log, reader.stream, &rest);
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn new(stream: Stream) -> io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+        let key = pipe_key(fstat(&reader)?.st_ino);
+        Ok((
+            Self {
+                pipe: Some(reader),
+                stream,
+                partial: Vec::new(),
+                key,
+            },
+            writer,
+        ))
+    }
+
+    fn drain(&mut self, log: &mut File) {
+        let mut buffer = [0u8; 32 << 10];
+        // Bounded, so that a container that never stops writing can't keep the loop for itself.
+        for _ in 0..64 {
+            let Some(pipe) = &self.pipe else { return };
+            match read(pipe, &mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => self.take(&buffer[..count], log),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], log: &mut File) {
+        self.partial.extend_from_slice(bytes);
+        let mut start = 0;
+        loop {
+            let rest = &self.partial[start..];
+            let end = match rest.iter().take(LINE).position(|b| *b == b'\n') {
+                Some(at) => at + 1,
+                None if rest.len() >= LINE => LINE,
+                None => break,
+            };
+            write(log, self.stream, &rest[..end]);
+            start += end;
+        }
+        self.partial.drain(..start);
+    }
+}
+
+fn write(log: &mut File, stream: Stream, text: &[u8]) {
+    let entry = Entry {
+        log: String::from_utf8_lossy(text).into_owned(),
+        stream,
+        time: now(),
+    };
+    let written = serde_json::to_vec(&entry)
+        .map_err(io::Error::from)
+        .and_then(|mut line| {
+            line.push(b'\n');
+            log.write_all(&line)
+        });
+    if let Err(error) = written {
+        // A full disk must not stop the container: its output is lost, and that is said.
+        tracing::error!(%error, "container output lost");
+    }
+}
+
+/// Now, as RFC 3339 in UTC with nanoseconds.
+fn now() -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    rfc3339(since.as_secs(), since.subsec_nanos())
+}
+
+fn rfc3339(seconds: u64, nanos: u32) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days since 1970, in eras of 400 years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days() {
+        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
+        assert_eq!(rfc3339(1_709_251_199, 0), "2024-02-29T23:59:59.000000000Z");
+        assert_eq!(rfc3339(1_709_251_200, 0), "2024-03-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn lines_are_kept_whole_and_the_rest_is_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut output, ends) = Output::new(&path).unwrap();
+        rustix::io::write(&ends.stdout, b"one\ntw").unwrap();
+        rustix::io::write(&ends.stderr, b"bad\n").unwrap();
+        output.drain();
+        rustix::io::write(&ends.stdout, b"o\nthree").unwrap();
+        output.flush();
+        let bytes = std::fs::read(&path).unwrap();
+        let (entries, used) = crate::log::parse(&bytes);
+        let texts: Vec<_> = entries.iter().map(|e| e.log.as_str()).collect();
+        assert_eq!(texts, ["one\n", "bad\n", "two\n", "three"]);
+        assert_eq!(used, bytes.len());
+        drop(ends);
+        output.drain();
+        assert_eq!(output.sources().count(), 0);
+    }
+}

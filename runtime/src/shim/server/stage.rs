@@ -1,0 +1,229 @@
+//! The destination's half of the hand-over: restore and hold.
+//!
+//! [`Armed`] (CRIU started, waiting for its images) becomes [`Staged`] (everything restored, the
+//! network gate shut), which has exactly two ends: [`Staged::resume`] and [`Staged::discard`].
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use godwit_types::{FreezeStep, MigrationId};
+
+use super::{
+    super::protocol::Config,
+    create::chain,
+    freeze::{Steps, gate},
+    init::Init,
+    output::{Ends, Output},
+};
+use crate::{
+    cgroup::Group,
+    container::binds,
+    criu::{Event, RestoreOptions, Swrk, descriptors, reason},
+};
+
+/// CRIU runs, in the container's cgroup, with everything open that it will need.
+pub struct Armed {
+    migration: MigrationId,
+    swrk: Swrk,
+    output: Output,
+    ends: Ends,
+    netns: File,
+    images: File,
+}
+
+/// CRIU waits in `post-restore`.
+pub struct Staged {
+    migration: MigrationId,
+    swrk: Swrk,
+    output: Output,
+    init: Init,
+}
+
+pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Armed, String> {
+    let (output, ends) = Output::new(&config.dir.join(crate::log::FILE))
+        .map_err(|error| format!("log can't be opened: {error}"))?;
+    let netns = File::open(&config.netns)
+        .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
+    let path = config.dir.join("incoming").join("criu");
+    let images = std::fs::create_dir_all(&path)
+        .and_then(|()| File::open(&path))
+        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let swrk = Swrk::spawn(
+        &config.criu,
+        &[
+            netns.as_fd(),
+            images.as_fd(),
+            ends.stdout.as_fd(),
+            ends.stderr.as_fd(),
+        ],
+    )
+    .map_err(|error| chain(&error))?;
+    // Restored tasks are born where CRIU is: cgroups are not CRIU's business.
+    group.join(swrk.pid()).map_err(|error| chain(&error))?;
+    Ok(Armed {
+        migration,
+        swrk,
+        output,
+        ends,
+        netns,
+        images,
+    })
+}
+
+impl Armed {
+    pub fn migration(&self) -> &MigrationId {
+        &self.migration
+    }
+
+    pub fn stage(
+        mut self,
+        config: &Config,
+        group: &Group,
+    ) -> Result<(Staged, Vec<FreezeStep>), String> {
+        let restored = self.restore(config, group);
+        if restored.is_err() {
+            // CRIU removes what it restored; where it died, this does.
+            drop(self.swrk);
+            let _ = group.kill();
+            return Err(restored.err().unwrap_or_default());
+        }
+        let (init, steps) = restored?;
+        let Self {
+            migration,
+            swrk,
+            output,
+            ..
+        } = self;
+        Ok((
+            Staged {
+                migration,
+                swrk,
+                output,
+                init,
+            },
+            steps,
+        ))
+    }
+
+    fn restore(
+        &mut self,
+        config: &Config,
+        group: &Group,
+    ) -> Result<(Init, Vec<FreezeStep>), String> {
+        let path = config.dir.join("incoming").join("criu");
+        let [_, out, err] = descriptors::read(&path)
+            .map_err(|error| format!("`{}`: {error}", descriptors::FILE))?;
+        let options = RestoreOptions {
+            images: self.images.as_raw_fd(),
+            root: config.root.display().to_string(),
+            netns: self.netns.as_raw_fd(),
+            mounts: binds(&config.dir.join("etc")),
+            pipes: vec![
+                (out, self.ends.stdout.as_raw_fd()),
+                (err, self.ends.stderr.as_raw_fd()),
+            ],
+        };
+        let mut steps = Steps::new();
+        self.swrk
+            .restore(options.into_opts())
+            .map_err(|error| chain(&error))?;
+        let mut pid = None;
+        loop {
+            match self.swrk.next() {
+                Ok(Event::Notify(script)) if script == "pre-restore" => steps.done("criu start"),
+                Ok(Event::Notify(script)) if script == "post-restore" => break,
+                Ok(Event::Notify(script)) if script == "setup-namespaces" => {
+                    pid = self.swrk.notified_pid();
+                }
+                Ok(Event::Notify(_)) => {}
+                Ok(Event::Done { message, .. }) => {
+                    return Err(format!(
+                        "criu restore failed: {}",
+                        reason(&path.join("restore.log"), message)
+                    ));
+                }
+                Err(error) => {
+                    let reason = reason(&path.join("restore.log"), chain(&error));
+                    return Err(format!("criu restore failed: {reason}"));
+                }
+            }
+            self.swrk.answer(true).map_err(|error| chain(&error))?;
+        }
+        steps.done("restore");
+        let pid = self
+            .swrk
+            .notified_pid()
+            .or(pid)
+            .ok_or("criu named no restored task")?;
+        let init = Init::new(pid).map_err(|error| format!("restored init {pid}: {error}"))?;
+        // Only now: CRIU's own processes must not count against the container's limits.
+        group.limit(&config.limits).map_err(|error| chain(&error))?;
+        steps.done("limits");
+        Ok((init, steps.0))
+    }
+
+    pub fn discard(self, group: &Group) -> Result<(), String> {
+        drop(self.swrk);
+        group.kill().map_err(|error| chain(&error))
+    }
+}
+
+impl Staged {
+    pub fn migration(&self) -> &MigrationId {
+        &self.migration
+    }
+
+    /// Opens the gate and lets the tasks run.
+    pub fn resume(
+        mut self,
+        config: &Config,
+    ) -> Result<(Init, Output, Vec<FreezeStep>), (Option<Self>, String)> {
+        let mut steps = Steps::new();
+        // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
+        if let Err(error) = gate(config, true) {
+            return Err((Some(self), error));
+        }
+        steps.done("gate");
+        if let Err(error) = self.swrk.answer(true) {
+            return Err((Some(self), chain(&error)));
+        }
+        loop {
+            match self.swrk.next() {
+                Ok(Event::Notify(_)) => {
+                    if let Err(error) = self.swrk.answer(true) {
+                        return Err((None, chain(&error)));
+                    }
+                }
+                Ok(Event::Done { success: true, .. }) => break,
+                Ok(Event::Done { message, .. }) => {
+                    let log = config.dir.join("incoming/criu/restore.log");
+                    return Err((
+                        None,
+                        format!("criu did not resume: {}", reason(&log, message)),
+                    ));
+                }
+                Err(error) => return Err((None, chain(&error))),
+            }
+        }
+        self.swrk.finish();
+        steps.done("resume");
+        Ok((self.init, self.output, steps.0))
+    }
+
+    pub fn discard(mut self, group: &Group) -> Result<(), String> {
+        if self.swrk.answer(false).is_ok() {
+            while let Ok(event) = self.swrk.next() {
+                if matches!(event, Event::Done { .. }) {
+                    break;
+                }
+                let _ = self.swrk.answer(false);
+            }
+            self.swrk.finish();
+        }
+        group.kill().map_err(|error| chain(&error))?;
+        self.init.reap();
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! The shim with real containers and real CRIU: create, freeze, thaw, release, stage, resume.
+//! No agent, no network: a namespace with loopback, and a plain directory as root.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use godwit_runtime::{
+    container::{Bundle, User},
+    criu::Program,
+    shim::{
+        Client, ShimError,
+        protocol::{Config, Request, State},
+    },
+};
+use godwit_types::{
+    ContainerId, ContainerName, ContainerSpec, Digest, ImageConfig, ImageName, Limits, MigrationId,
+};
+
+/// What `deploy/setup.sh` made. None: it has not run; the tests say so and do nothing.
+fn setup() -> Option<(PathBuf, PathBuf)> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root for namespaces, mounts and CRIU");
+        return None;
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()?
+        .join("target");
+    let text = fs::read_to_string(target.join("setup/env")).ok()?;
+    let get = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(PathBuf::from)
+    };
+    Some((get("GODWIT_CRIU=")?, get("GODWIT_IMAGES=")?))
+}
+
+fn sh(line: &str) {
+    let status = Command::new("sh").args(["-ec", line]).status().unwrap();
+    assert!(status.success(), "{line}");
+}
+
+/// One instance of the same container; several of them are its ways through hosts.
+struct Instance {
+    dir: PathBuf,
+    netns: String,
+    config: Config,
+    client: Client,
+}
+
+impl Instance {
+    fn new(base: &Path, name: &str, command: &[&str], env: &[(&str, &str)]) -> Option<Self> {
+        let (criu, images) = setup()?;
+        let dir = base.join(name);
+        let root = dir.join("root");
+        for sub in ["bundle", "etc", "incoming/criu", "root"] {
+            fs::create_dir_all(dir.join(sub)).unwrap();
+        }
+        let archive = images.join("busybox.tar");
+        sh(&format!(
+            "cd {0} && mkdir a && tar -C a -xf {1} && tar -C root -xf a/*layer*.tar 2>/dev/null \
+             || for l in $(find a -name '*.tar'); do tar -C root -xf $l; done; rm -rf a; \
+             mount --bind root root",
+            dir.display(),
+            archive.display()
+        ));
+        let unique = base.file_name().unwrap().to_string_lossy().replace('.', "");
+        let netns = format!("gwt-{unique}-{name}");
+        sh(&format!(
+            "ip netns add {netns} && ip -n {netns} link set lo up"
+        ));
+        let id = ContainerId::from_bytes([9; 32]);
+        let spec = ContainerSpec {
+            name: ContainerName::new("shim-test").unwrap(),
+            image: "busybox".parse::<ImageName>().unwrap(),
+            image_id: Digest::from_sha256([0; 32]),
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            env: Vec::new(),
+            limits: Limits {
+                pids: Some(16),
+                ..Limits::default()
+            },
+            network: None,
+            hostname: String::new(),
+        };
+        let cgroup = format!("godwit-shim-{unique}/{name}");
+        let netns_path = PathBuf::from(format!("/run/netns/{netns}"));
+        let bundle = Bundle {
+            id: &id,
+            spec: &spec,
+            image: &ImageConfig::default(),
+            user: &User::default(),
+            root: &root,
+            netns: &netns_path,
+            etc: &dir.join("etc"),
+            cgroup: &cgroup,
+        };
+        fs::write(dir.join("bundle/config.json"), bundle.config().to_string()).unwrap();
+        for (name, text) in bundle.etc_files() {
+            fs::write(dir.join("etc").join(name), text).unwrap();
+        }
+        let config = Config {
+            id: id.as_str().to_owned(),
+            dir: dir.clone(),
+            socket: dir.join("sock"),
+            cgroup,
+            root,
+            netns: netns_path,
+            gate: None,
+            criu: Program {
+                path: criu,
+                interpose: None,
+            },
+            limits: spec.limits,
+        };
+        fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+        let log = fs::File::create(dir.join("shim.log")).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_godwit-shim"))
+            .arg(dir.join("shim.json"))
+            .envs(env.iter().copied())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let client = Client::new(config.socket.clone());
+        Some(Self {
+            dir,
+            netns,
+            config,
+            client,
+        })
+    }
+
+    fn lines(&self) -> Vec<u64> {
+        let bytes = fs::read(self.dir.join("log.json")).unwrap_or_default();
+        let (entries, _) = godwit_runtime::log::parse(&bytes);
+        entries
+            .iter()
+            .filter_map(|entry| entry.log.trim().parse().ok())
+            .collect()
+    }
+
+    async fn wait_for_lines(&self, more_than: usize) -> Vec<u64> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let lines = self.lines();
+            if lines.len() > more_than {
+                return lines;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no more than {} lines; shim: {}",
+                lines.len(),
+                fs::read_to_string(self.dir.join("shim.log")).unwrap_or_default()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let name = Path::new(&self.config.cgroup)
+            .file_name()
+            .unwrap()
+            .to_string_lossy();
+        let parent = self.config.cgroup.split('/').next().unwrap();
+        let _ = Command::new("sh")
+            .args([
+                "-c",
+                &format!(
+                    "echo 1 >/sys/fs/cgroup/unified/{0}/cgroup.kill; \
+                     echo 1 >/sys/fs/cgroup/{0}/cgroup.kill; \
+                     umount -l {1}; ip netns delete {2}; sleep 0.1; \
+                     for d in /sys/fs/cgroup/*/{parent}/{name} /sys/fs/cgroup/*/{parent} \
+                     /sys/fs/cgroup/{parent}/{name} /sys/fs/cgroup/{parent}; do rmdir $d; done",
+                    self.config.cgroup,
+                    self.config.root.display(),
+                    self.netns,
+                ),
+            ])
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
+const COUNT: [&str; 3] = [
+    "sh",
+    "-c",
+    "trap 'exit 42' TERM; i=0; while :; do echo $i; i=$((i+1)); usleep 5000; done",
+];
+
+/// What the agents do: the checkpoint and the writable root of one become the other's.
+fn carry(from: &Instance, to: &Instance) {
+    sh(&format!(
+        "cp {0}/checkpoint/criu/* {1}/incoming/criu/ && cp {0}/log.json {1}/log.json",
+        from.dir.display(),
+        to.dir.display()
+    ));
+}
+
+fn migration() -> MigrationId {
+    MigrationId::from_bytes([5; 8])
+}
+
+fn consecutive(lines: &[u64]) {
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(*line, index as u64, "output lost or doubled at {index}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_moves_and_its_output_and_exit_code_with_it() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &COUNT, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(20).await;
+
+    // A freeze that is taken back leaves it running.
+    let steps = source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    assert!(steps.iter().any(|step| step.name == "dump"), "{steps:?}");
+    let frozen = source.lines().len();
+    assert!(matches!(
+        source.client.state().await.unwrap(),
+        State::Frozen { .. }
+    ));
+    source.client.ask(Request::Thaw).await.unwrap();
+    source.wait_for_lines(frozen + 20).await;
+
+    // One that is not: it goes on elsewhere.
+    let steps = source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    println!("{steps:?}");
+    let target = Instance::new(base.path(), "b", &COUNT, &[]).unwrap();
+    target
+        .client
+        .ask(Request::Arm {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    carry(&source, &target);
+    let steps = target.client.ask(Request::Stage).await.unwrap();
+    println!("{steps:?}");
+    let held = target.lines().len();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(target.lines().len(), held, "staged is held");
+    let steps = target.client.ask(Request::Resume).await.unwrap();
+    println!("{steps:?}");
+    target.wait_for_lines(held + 20).await;
+    source.client.ask(Request::Release).await.unwrap();
+    assert!(matches!(
+        source.client.state().await,
+        Ok(State::Gone) | Err(ShimError::Gone { .. } | ShimError::BrokeOff(_))
+    ));
+
+    let running = target.client.state().await.unwrap();
+    assert!(matches!(running, State::Running { .. }));
+    target
+        .client
+        .ask(Request::Signal { signal: 15 })
+        .await
+        .unwrap();
+    let ended = target.client.watch(running).await;
+    let exit: serde_json::Value =
+        serde_json::from_slice(&fs::read(target.dir.join("exit.json")).unwrap()).unwrap();
+    assert_eq!(exit["code"], 42, "{ended:?}");
+    consecutive(&target.lines());
+}
+
+#[tokio::test]
+async fn a_dump_that_fails_leaves_the_container_running() {
+    let base = tempfile::tempdir().unwrap();
+    for fault in ["1", "3", "5"] {
+        let Some(source) = Instance::new(base.path(), fault, &COUNT, &[("CRIU_FAULT", fault)])
+        else {
+            return;
+        };
+        source.client.ask(Request::Create).await.unwrap();
+        let before = source.wait_for_lines(5).await.len();
+        let refused = source
+            .client
+            .ask(Request::Freeze {
+                migration: migration(),
+            })
+            .await;
+        assert!(refused.is_err(), "CRIU_FAULT={fault}");
+        assert!(matches!(
+            source.client.state().await.unwrap(),
+            State::Running { .. }
+        ));
+        let lines = source.wait_for_lines(before + 20).await;
+        consecutive(&lines);
+        source
+            .client
+            .ask(Request::Signal { signal: 9 })
+            .await
+            .unwrap();
+        let _ = source.client.watch(State::Ready).await;
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_leaves_nothing_and_the_source_goes_on() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &COUNT, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(5).await;
+    for fault in ["2", "6"] {
+        source
+            .client
+            .ask(Request::Freeze {
+                migration: migration(),
+            })
+            .await
+            .unwrap();
+        let frozen = source.lines().len();
+        let target = Instance::new(
+            base.path(),
+            &format!("b{fault}"),
+            &COUNT,
+            &[("CRIU_FAULT", fault)],
+        )
+        .unwrap();
+        target
+            .client
+            .ask(Request::Arm {
+                migration: migration(),
+            })
+            .await
+            .unwrap();
+        carry(&source, &target);
+        assert!(
+            target.client.ask(Request::Stage).await.is_err(),
+            "CRIU_FAULT={fault}"
+        );
+        let group = format!("/sys/fs/cgroup/unified/{}", target.config.cgroup);
+        assert!(
+            !Path::new(&group).exists(),
+            "its cgroup, and so every process, is gone"
+        );
+        source.client.ask(Request::Thaw).await.unwrap();
+        consecutive(&source.wait_for_lines(frozen + 10).await);
+    }
+    source
+        .client
+        .ask(Request::Signal { signal: 9 })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_staged_container_that_is_discarded_never_ran() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &COUNT, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(5).await;
+    source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    let target = Instance::new(base.path(), "b", &COUNT, &[]).unwrap();
+    target
+        .client
+        .ask(Request::Arm {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    carry(&source, &target);
+    target.client.ask(Request::Stage).await.unwrap();
+    let held = target.lines().len();
+    target.client.ask(Request::Discard).await.unwrap();
+    assert_eq!(target.lines().len(), held);
+    source.client.ask(Request::Thaw).await.unwrap();
+    consecutive(&source.wait_for_lines(held + 10).await);
+    source
+        .client
+        .ask(Request::Signal { signal: 9 })
+        .await
+        .unwrap();
+}

@@ -1,0 +1,48 @@
+//! `godwit-testbed`: test hosts, and the demo on them. Started by `cargo xtask demo`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use godwit_tests::{demo, testbed};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Hold a test host's namespaces (started by the testbed itself)
+    Hold {
+        /// Written when they are set up
+        ready: PathBuf,
+    },
+    /// Three hosts, a Redis that moves through them, and a client that counts
+    Demo {
+        /// Leave the cluster running and say what to type next
+        #[arg(long, conflicts_with = "stop")]
+        keep: bool,
+        /// End a cluster that `--keep` left running
+        #[arg(long)]
+        stop: bool,
+        /// Moves per way round
+        #[arg(long, default_value_t = 1)]
+        rounds: u32,
+    },
+    /// Start the agent of a host of the kept cluster again
+    StartAgent { host: u8 },
+    /// Start the member of a host of the kept cluster again
+    StartMember { host: u8 },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().what {
+        What::Hold { ready } => testbed::hold(&ready),
+        What::Demo { stop: true, .. } => demo::stop(),
+        What::Demo { keep, rounds, .. } => demo::run(keep, rounds),
+        What::StartAgent { host } => demo::start_agent(host),
+        What::StartMember { host } => demo::start_member(host),
+    }
+}

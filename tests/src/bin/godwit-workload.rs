@@ -1,0 +1,55 @@
+//! `godwit-workload`: runs in containers of tests and of the demo. See `godwit_tests::workload`.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use godwit_tests::workload::{count, exit, family, redis};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Increment a key of a Redis over one connection, checking every reply
+    Redis {
+        /// `ADDRESS:PORT`
+        address: String,
+        #[arg(default_value = "count")]
+        key: String,
+    },
+    /// Count on the output and in a file
+    Count {
+        /// Milliseconds between two numbers
+        #[arg(long, default_value_t = 5)]
+        pause: u64,
+    },
+    /// End with this code on SIGTERM
+    Exit { code: u8 },
+    /// Several processes under two users
+    Family { part: Option<Part> },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    Anna,
+    Ben,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().what {
+        What::Redis { address, key } => redis::run(&address, &key),
+        What::Count { pause } => count::run(Duration::from_millis(pause)),
+        What::Exit { code } => exit::run(code),
+        What::Family { part: None } => family::head(),
+        What::Family {
+            part: Some(Part::Anna),
+        } => family::anna(),
+        What::Family {
+            part: Some(Part::Ben),
+        } => family::ben(),
+    }
+}

@@ -1,0 +1,12 @@
+//! Test hosts and the clusters made of them.
+
+mod cgroups;
+mod cluster;
+mod host;
+mod slot;
+mod traces;
+
+pub use cluster::{Cluster, Options, PATIENCE, list};
+pub use host::{Host, hold, wait_for};
+pub use slot::Slot;
+pub use traces::Traces;
