@@ -164,10 +164,6 @@ async fn transfer(
                 format!("transfer to host `{to}` failed: {}", chain(&error)),
             )
         })?;
-    let micros = started.elapsed().as_micros() as u64;
-    let steps = vec![FreezeStep {
-        name: "transfer".to_owned(),
-        micros,
-    }];
+    let steps = vec![FreezeStep::new("transfer", started.elapsed())];
     Ok(Outcome::Transferred { bytes, steps })
 }

@@ -6,17 +6,26 @@ use godwit_types::{CommandFailure, FailureKind, HostName};
 
 /// The one map from the runtime's errors to kinds of failure.
 pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
-    // The runtime's errors grow with it, and what is new is internal until it is placed here.
-    #[allow(unreachable_patterns)]
     let kind = match error {
-        RuntimeError::NotFound { .. } => FailureKind::NotFound,
+        RuntimeError::NotFound(_) => FailureKind::NotFound,
         RuntimeError::WrongState { .. } => FailureKind::WrongState,
-        RuntimeError::CommandNotFound { .. } => FailureKind::CommandNotFound,
+        RuntimeError::CommandNotFound(_) | RuntimeError::NoCommand(_) => {
+            FailureKind::CommandNotFound
+        }
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         RuntimeError::NoImage(_) | RuntimeError::NoRoom { .. } | RuntimeError::NoCriu(_) => {
             FailureKind::Unfit
         }
-        _ => FailureKind::Internal,
+        RuntimeError::Io { .. }
+        | RuntimeError::Stored { .. }
+        | RuntimeError::ShimStart { .. }
+        | RuntimeError::Shim(_)
+        | RuntimeError::Image(_)
+        | RuntimeError::Rootfs(_)
+        | RuntimeError::Diff(_)
+        | RuntimeError::Network(_)
+        | RuntimeError::Cgroup(_)
+        | RuntimeError::User(_) => FailureKind::Internal,
     };
     CommandFailure::new(kind, chain(error))
 }

@@ -50,6 +50,7 @@ fn record() -> Record {
                     steps: vec![FreezeStep {
                         name: "dump".into(),
                         micros: 44_000,
+                        running: false,
                     }],
                 }),
             },

@@ -30,6 +30,26 @@ impl Incoming {
 
     /// Makes an empty file of this name, or an error when the name leads anywhere else.
     pub fn create(&self, name: &str) -> io::Result<File> {
+        let path = self.path(name)?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+    }
+
+    /// Removes a file that did not arrive whole. Not there is fine.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(name)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
         if !is_name(name) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -39,15 +59,7 @@ impl Incoming {
                 ),
             ));
         }
-        let path = self.dir.join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
+        Ok(self.dir.join(name))
     }
 }
 

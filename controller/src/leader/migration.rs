@@ -106,7 +106,17 @@ impl Drive<'_> {
         };
         match outcome {
             Outcome::Checked { need } => self.memory.need = Some(need),
-            Outcome::Frozen { steps } | Outcome::Staged { steps } => record.steps = steps,
+            Outcome::Frozen { steps } => {
+                // What the source did before it stopped anything is no part of the freeze.
+                let running = steps
+                    .iter()
+                    .filter(|step| step.running)
+                    .map(|step| step.micros);
+                let running = Duration::from_micros(running.sum());
+                self.freeze_began = self.freeze_began.map(|began| began + running);
+                record.steps = steps;
+            }
+            Outcome::Staged { steps } => record.steps = steps,
             Outcome::Transferred { bytes, steps } => {
                 record.steps = steps;
                 record.bytes = bytes;
@@ -181,10 +191,8 @@ impl Drive<'_> {
         let commands: Vec<_> = self.staged.take().into_iter().chain([command]).collect();
         match self.leader.raft.propose_all(&commands).await {
             Ok(_) => {
-                self.own_steps.push(FreezeStep {
-                    name: "raft commit".to_owned(),
-                    micros: began.elapsed().as_micros() as u64,
-                });
+                self.own_steps
+                    .push(FreezeStep::new("raft commit", began.elapsed()));
                 self.note(Phase::Committed, &Record::default());
                 Ok(())
             }

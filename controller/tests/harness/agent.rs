@@ -231,6 +231,7 @@ impl Inner {
             vec![FreezeStep {
                 name: verb.name().to_owned(),
                 micros: 5,
+                running: false,
             }]
         };
         match verb {

@@ -1,6 +1,6 @@
 //! A container's way from one host to another, as it is stored and shown.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,25 @@ impl fmt::Display for Phase {
 pub struct FreezeStep {
     pub name: String,
     pub micros: u64,
+    /// The container still ran: this belongs to the hand-over, but not to the freeze.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
+}
+
+impl FreezeStep {
+    pub fn new(name: impl Into<String>, took: Duration) -> Self {
+        Self {
+            name: name.into(),
+            micros: took.as_micros() as u64,
+            running: false,
+        }
+    }
+
+    /// The container still ran during this step.
+    pub fn while_running(mut self) -> Self {
+        self.running = true;
+        self
+    }
 }
 
 /// What a migration took. 0: not reached yet.

@@ -6,7 +6,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("GODWIT_SHIM_LOG")
-                .unwrap_or_else(|_| "warn".into()),
+                // It warns of every controller that a kernel lacks, at every start.
+                .unwrap_or_else(|_| "warn,libcgroups=error".into()),
         )
         .with_ansi(false)
         .with_writer(std::io::stderr)

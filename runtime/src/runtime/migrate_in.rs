@@ -114,6 +114,8 @@ impl Runtime {
             let incoming = paths.incoming();
             let rootfs = Rootfs::new(&paths.rootfs());
             if !rootfs.is_mounted() {
+                // An attempt that was broken off may have left half a layer.
+                rootfs.remove()?;
                 let layer = incoming.join(ROOTFS);
                 let upper = rootfs.upper();
                 fs::create_dir_all(&upper).map_err(|source| RuntimeError::Io {
@@ -131,10 +133,7 @@ impl Runtime {
                     take(&incoming.join("etc").join(name), &paths.etc().join(name))?;
                 }
             }
-            Ok(vec![FreezeStep {
-                name: "mount".to_owned(),
-                micros: began.elapsed().as_micros() as u64,
-            }])
+            Ok(vec![FreezeStep::new("mount", began.elapsed())])
         })
         .await?;
         steps.extend(self.shim(id).ask(Request::Stage).await?);
@@ -143,26 +142,35 @@ impl Runtime {
 
     /// Run, gate open, announce. Harmless when it runs. Answers the pid.
     pub async fn resume(&self, id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
-        let mut steps = self.shim(id).ask(Request::Resume).await?;
-        let began = Instant::now();
-        let spec = self.spec(id)?;
-        if let Some(attachment) = &spec.network
-            && let Err(error) = self.networks().announce(id, attachment).await
-        {
-            // It runs: neighbours that were not told ask when their entry expires.
-            tracing::warn!(container = id.short(), %error, "new place not announced");
-        }
-        steps.push(FreezeStep {
-            name: "announce".to_owned(),
-            micros: began.elapsed().as_micros() as u64,
-        });
-        let incoming = self.paths(id).incoming();
-        // Memory that the container needs more than we its images.
-        drop(blocking(move || Ok(remove_tree(&incoming))).await);
+        let steps = self.shim(id).ask(Request::Resume).await?;
+        // It runs: nobody has to wait for what follows.
+        let (runtime, id_) = (self.clone(), id.clone());
+        tokio::spawn(async move { runtime.settle(&id_).await });
         match self.state(id).await? {
             InstanceState::Running { pid } => Ok((pid, steps)),
             InstanceState::Exited { .. } => Ok((0, steps)),
             other => Err(self.wrong_state(id, &other, "running")),
+        }
+    }
+
+    /// What is left to do once it runs: tell the neighbourhood, and free what it came in.
+    async fn settle(&self, id: &ContainerId) {
+        let attachment = self.spec(id).ok().and_then(|spec| spec.network);
+        if let Some(attachment) = attachment
+            && let Err(error) = self.networks().announce(id, &attachment).await
+        {
+            // Neighbours that were not told ask when their entry expires.
+            tracing::warn!(container = id.short(), %error, "new place not announced");
+        }
+        let incoming = self.paths(id).incoming();
+        let removed = blocking(move || {
+            remove_tree(&incoming).map_err(|source| RuntimeError::Io {
+                path: incoming,
+                source,
+            })
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(container = id.short(), %error, "checkpoint files left behind");
         }
     }
 

@@ -69,10 +69,7 @@ impl Runtime {
                 &Rootfs::new(&paths.rootfs()).upper(),
                 std::io::BufWriter::new(file),
             )?;
-            Ok(FreezeStep {
-                name: "pack writable layer".to_owned(),
-                micros: began.elapsed().as_micros() as u64,
-            })
+            Ok(FreezeStep::new("pack writable layer", began.elapsed()))
         })
         .await;
         match packed {

@@ -97,6 +97,7 @@ mod tests {
                 steps: vec![FreezeStep {
                     name: "dump".into(),
                     micros: 44_250,
+                    running: false,
                 }],
             },
         };

@@ -76,6 +76,7 @@ pub fn advance(id: u8, to: Phase) -> Command {
         steps: vec![FreezeStep {
             name: to.to_string(),
             micros: 10,
+            running: false,
         }],
         ..Record::default()
     };

@@ -75,19 +75,21 @@ fn dump_held(
         mounts: binds(&config.dir.join("etc")),
         masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
     };
+    let mut steps = Steps::new();
     let mut swrk = Swrk::spawn(&config.criu, &[std::os::fd::AsFd::as_fd(&images_fd)])
         .map_err(|error| chain(&error))?;
     swrk.dump(options.into_opts())
         .map_err(|error| chain(&error))?;
-
-    let mut steps = Steps::new();
     loop {
         match swrk.next().map_err(|error| chain(&error))? {
             // The last moment before CRIU stops anything: its own start is behind us.
-            Event::Notify(script) if script == "pre-dump" => {
-                steps.restart();
+            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
+            // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
+            // just sent would be lost on its way, and only come again after a second.
+            Event::Notify(script) if script == "network-lock" => {
+                steps.done("stop tasks");
                 gate(config, false)?;
-                steps.done("gate");
+                steps.done("shut gate");
             }
             Event::Notify(script) if script == "post-dump" => break,
             Event::Notify(_) => {}
@@ -162,16 +164,15 @@ impl Steps {
         Self(Vec::new(), Instant::now())
     }
 
-    pub fn restart(&mut self) {
+    /// Of a step during which the container still ran.
+    pub fn done_running(&mut self, name: &str) {
+        self.0
+            .push(FreezeStep::new(name, self.1.elapsed()).while_running());
         self.1 = Instant::now();
     }
 
     pub fn done(&mut self, name: &str) {
-        let micros = self.1.elapsed().as_micros() as u64;
-        self.0.push(FreezeStep {
-            name: name.to_owned(),
-            micros,
-        });
+        self.0.push(FreezeStep::new(name, self.1.elapsed()));
         self.1 = Instant::now();
     }
 }

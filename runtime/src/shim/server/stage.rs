@@ -185,7 +185,7 @@ impl Staged {
         if let Err(error) = gate(config, true) {
             return Err((Some(self), error));
         }
-        steps.done("gate");
+        steps.done("open gate");
         if let Err(error) = self.swrk.answer(true) {
             return Err((Some(self), chain(&error)));
         }
