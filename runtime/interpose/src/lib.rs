@@ -1,4 +1,9 @@
-//! A library preloaded into CRIU on hosts that lack `CAP_SYS_RESOURCE`.
+//! A library preloaded into CRIU: it answers what a confined host refuses, and keeps out of the
+//! freeze what need not be in it.
+//!
+//! 1. `syscall`: resource limits of another user's task, on hosts that lack `CAP_SYS_RESOURCE`.
+//! 2. `ioctl`: pages that are carried another way are not there for CRIU (`hidden`).
+//! 3. `sendmsg`: connections tracked in a namespace that is not dumped are not asked for.
 //!
 //! While CRIU dumps a task it asks for each of its 16 resource limits by libc's
 //! `syscall(__NR_prlimit64, pid, resource, NULL, &old)`. The kernel refuses that
@@ -25,5 +30,6 @@
 //! that are half restored. So it allocates nothing, takes no lock, keeps no
 //! state, and touches `errno` only where libc would.
 
+mod hidden;
 mod limits;
 mod sys;

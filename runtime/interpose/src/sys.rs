@@ -1,24 +1,40 @@
-//! The interposed `syscall`, and all `unsafe` of this library.
+//! The interposed functions, and all `unsafe` of this library.
 //!
-//! The policy is in [`answer`]: which refusal is made good. The rest is the
-//! mechanism, done with bare system calls: libc's own wrappers would touch
-//! `errno` and end in the function that is replaced here.
+//! The policy is in [`answer`] (which refusal is made good), in `hidden` (which
+//! pages are not asked for) and in [`sendmsg`] (which question is not worth its
+//! time). The rest is the mechanism, done with bare system calls: libc's own
+//! wrappers would touch `errno` and end in a function that is replaced here.
 
 use core::arch::{asm, naked_asm};
-use core::ffi::{c_int, c_long};
+use core::ffi::{CStr, c_char, c_int, c_long};
 
-use crate::limits::{self, Limit};
+use crate::{
+    hidden::{self, Answer, MAGIC, Range},
+    limits::{self, Limit},
+};
 
 #[cfg(target_arch = "x86_64")]
 mod nr {
     pub(super) const READ: usize = 0;
     pub(super) const CLOSE: usize = 3;
+    pub(super) const LSEEK: usize = 8;
+    pub(super) const MMAP: usize = 9;
+    pub(super) const MUNMAP: usize = 11;
+    pub(super) const IOCTL: usize = 16;
+    pub(super) const SENDMSG: usize = 46;
+    pub(super) const READLINKAT: usize = 267;
     pub(super) const OPENAT: usize = 257;
     pub(super) const PRLIMIT64: usize = 302;
 }
 
 #[cfg(target_arch = "aarch64")]
 mod nr {
+    pub(super) const IOCTL: usize = 29;
+    pub(super) const LSEEK: usize = 62;
+    pub(super) const READLINKAT: usize = 78;
+    pub(super) const SENDMSG: usize = 211;
+    pub(super) const MUNMAP: usize = 215;
+    pub(super) const MMAP: usize = 222;
     pub(super) const OPENAT: usize = 56;
     pub(super) const CLOSE: usize = 57;
     pub(super) const READ: usize = 63;
@@ -30,8 +46,223 @@ const EINTR: isize = 4;
 const AT_FDCWD: isize = -100;
 const O_CLOEXEC: usize = 0o2000000;
 
+const SEEK_END: usize = 2;
+const PROT_READ: usize = 1;
+const MAP_SHARED: usize = 1;
+/// `_IOWR('f', 16, struct pm_scan_arg)`
+const PAGEMAP_SCAN: usize = 0xc060_6610;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+
 unsafe extern "C" {
     safe fn __errno_location() -> *mut c_int;
+    fn getenv(name: *const c_char) -> *const c_char;
+}
+
+/// The kernel's `struct pm_scan_arg`.
+#[repr(C)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// Takes the place of libc's `int ioctl(int fd, unsigned long request, ...)`.
+///
+/// A question about the populated pages of a task is cut where hidden ones begin.
+///
+/// # Safety
+///
+/// As for libc's: the argument must suit the request.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn ioctl(fd: c_int, request: usize, argument: usize) -> c_int {
+    // SAFETY: the argument is what the caller meant for this request.
+    let result = unsafe {
+        if request == PAGEMAP_SCAN && argument != 0 {
+            scan(fd, &mut *(argument as *mut Scan))
+        } else {
+            bare(nr::IOCTL, [fd as usize, request, argument, 0])
+        }
+    };
+    finish(result) as c_int
+}
+
+fn scan(fd: c_int, scan: &mut Scan) -> isize {
+    // Other questions, such as for guard pages, are about what CRIU does dump.
+    let populated = scan.category_anyof_mask & PAGE_IS_PRESENT != 0;
+    let asked = scan.end;
+    if populated
+        && let Some(table) = Table::open()
+        && let Some(pid) = pid_of(fd)
+    {
+        match hidden::answer(table.ranges(), pid, scan.start, asked) {
+            Answer::Nothing { end } => {
+                scan.walk_end = end;
+                return 0;
+            }
+            Answer::Ask { end } => scan.end = end,
+        }
+    }
+    let argument = core::ptr::from_mut(scan) as usize;
+    // SAFETY: `scan` is the caller's whole argument for this request.
+    let result = unsafe { bare(nr::IOCTL, [fd as usize, PAGEMAP_SCAN, argument, 0]) };
+    scan.end = asked;
+    result
+}
+
+/// The table of hidden ranges, mapped for one question: it changes between two.
+struct Table {
+    address: usize,
+    length: usize,
+}
+
+impl Table {
+    fn open() -> Option<Self> {
+        let fd = table_fd()?;
+        // SAFETY: moves an offset that nobody uses.
+        let length = unsafe { bare(nr::LSEEK, [fd, 0, SEEK_END, 0]) };
+        if length < 16 {
+            return None;
+        }
+        let length = length as usize;
+        // SAFETY: a new mapping that nothing else refers to.
+        let address = unsafe { bare_six(nr::MMAP, [0, length, PROT_READ, MAP_SHARED, fd, 0]) };
+        if (-4095..0).contains(&address) {
+            return None;
+        }
+        let table = Self {
+            address: address as usize,
+            length,
+        };
+        (table.word(0) == MAGIC).then_some(table)
+    }
+
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: the mapping has at least two words, and lives as long as this value.
+        unsafe { (self.address as *const u64).add(index).read_volatile() }
+    }
+
+    fn ranges(&self) -> &[Range] {
+        let room = (self.length - 16) / size_of::<Range>();
+        let count = (self.word(1) as usize).min(room);
+        // SAFETY: the mapping has room for `count` of them after its two words, and whoever
+        // writes it has written all of them before the magic.
+        unsafe { core::slice::from_raw_parts((self.address as *const Range).byte_add(16), count) }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own.
+        unsafe { bare(nr::MUNMAP, [self.address, self.length, 0, 0]) };
+    }
+}
+
+fn table_fd() -> Option<usize> {
+    // SAFETY: CRIU changes its environment before it forks, if ever, and the text is terminated.
+    let text = unsafe {
+        let text = getenv(hidden::VARIABLE.as_ptr());
+        if text.is_null() {
+            return None;
+        }
+        CStr::from_ptr(text)
+    };
+    text.to_str()
+        .ok()?
+        .parse::<u32>()
+        .ok()
+        .map(|fd| fd as usize)
+}
+
+/// Which task's pagemap a descriptor is.
+fn pid_of(fd: c_int) -> Option<u64> {
+    let mut path = [0u8; 32];
+    let prefix = b"/proc/self/fd/";
+    path[..prefix.len()].copy_from_slice(prefix);
+    let mut digits = [0u8; 10];
+    let first = decimal(u32::try_from(fd).ok()?, &mut digits);
+    for (to, from) in path[prefix.len()..].iter_mut().zip(&digits[first..]) {
+        *to = *from;
+    }
+    let mut target = [0u8; 64];
+    // SAFETY: the path is terminated, and the kernel writes no further than the length.
+    let length = unsafe {
+        bare(
+            nr::READLINKAT,
+            [
+                AT_FDCWD as usize,
+                path.as_ptr() as usize,
+                target.as_mut_ptr() as usize,
+                target.len(),
+            ],
+        )
+    };
+    hidden::pid_of_pagemap(target.get(..usize::try_from(length).ok()?)?)
+}
+
+/// What CRIU asks of netfilter: `NFNL_SUBSYS_CTNETLINK`, `IPCTNL_MSG_CT_GET`.
+const CONNTRACK_GET: u16 = 0x0101;
+/// `IPCTNL_MSG_CT_GET_UNCONFIRMED`
+const CONNTRACK_GET_UNCONFIRMED: u16 = 0x0107;
+const AF_NETLINK: u16 = 16;
+
+#[repr(C)]
+struct Message {
+    name: *const u16,
+    name_length: u32,
+    parts: *mut Part,
+    part_count: usize,
+    control: *const u8,
+    control_length: usize,
+    flags: c_int,
+}
+
+#[repr(C)]
+struct Part {
+    base: *mut u8,
+    length: usize,
+}
+
+/// Takes the place of libc's `ssize_t sendmsg(int, const struct msghdr *, int)`.
+///
+/// CRIU asks twice for every tracked connection of the network namespace, even of one that it
+/// does not dump, and the kernel goes through the table of the whole machine each time: 9 ms of
+/// freeze. The question for unconfirmed ones has the same form and an empty answer.
+///
+/// # Safety
+///
+/// As for libc's: `message` must be one.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn sendmsg(fd: c_int, message: *mut Message, flags: c_int) -> isize {
+    // SAFETY: the caller's message, whole as sendmsg takes it; an nlmsghdr is 16 bytes, its type
+    // the two after the first four.
+    unsafe {
+        if let Some(message) = message.as_ref()
+            && !message.name.is_null()
+            && message.name_length >= 2
+            && message.name.read_unaligned() == AF_NETLINK
+            && message.part_count == 1
+            && let Some(part) = message.parts.as_ref()
+            && part.length >= 16
+        {
+            let kind = part.base.add(4).cast::<u16>();
+            if kind.read_unaligned() == CONNTRACK_GET {
+                kind.write_unaligned(CONNTRACK_GET_UNCONFIRMED);
+            }
+        }
+        finish(bare(
+            nr::SENDMSG,
+            [fd as usize, message as usize, flags as usize, 0],
+        )) as isize
+    }
 }
 
 /// Takes the place of libc's `long syscall(long number, ...)`.
@@ -155,21 +386,28 @@ fn limit_from_proc(pid: c_int, resource: u32) -> Option<Limit> {
 
 /// `/proc/PID/limits` and zeros after it. `None` for a pid that names no other task.
 fn path_of_limits(pid: c_int) -> Option<[u8; 32]> {
-    let mut rest = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
     let mut digits = [0u8; 10];
-    let mut first = digits.len();
-    while rest > 0 {
-        first -= 1;
-        digits[first] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-
+    let first = decimal(pid, &mut digits);
     let mut path = [0u8; 32];
     let parts = b"/proc/".iter().chain(&digits[first..]).chain(b"/limits");
     for (to, from) in path.iter_mut().zip(parts) {
         *to = *from;
     }
     Some(path)
+}
+
+/// Writes a number to the end of `digits`; answers where it begins.
+fn decimal(mut number: u32, digits: &mut [u8; 10]) -> usize {
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return first;
+        }
+    }
 }
 
 /// The whole of a file that fits the buffer. `path` ends with a zero.
@@ -217,7 +455,17 @@ fn read_file<'a>(path: &[u8; 32], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
 /// # Safety
 ///
 /// The arguments must suit the system call.
-unsafe fn bare(number: usize, arguments: [usize; 4]) -> isize {
+unsafe fn bare(number: usize, [a, b, c, d]: [usize; 4]) -> isize {
+    // SAFETY: the caller answers for the arguments.
+    unsafe { bare_six(number, [a, b, c, d, 0, 0]) }
+}
+
+/// A system call of up to six arguments; see [`bare`].
+///
+/// # Safety
+///
+/// The arguments must suit the system call.
+unsafe fn bare_six(number: usize, arguments: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the registers are those of the kernel's ABI. The caller answers
     // for the arguments.
@@ -230,6 +478,8 @@ unsafe fn bare(number: usize, arguments: [usize; 4]) -> isize {
             in("rsi") arguments[1],
             in("rdx") arguments[2],
             in("r10") arguments[3],
+            in("r8") arguments[4],
+            in("r9") arguments[5],
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
@@ -245,6 +495,8 @@ unsafe fn bare(number: usize, arguments: [usize; 4]) -> isize {
             in("x1") arguments[1],
             in("x2") arguments[2],
             in("x3") arguments[3],
+            in("x4") arguments[4],
+            in("x5") arguments[5],
             options(nostack),
         );
     }
@@ -254,6 +506,11 @@ unsafe fn bare(number: usize, arguments: [usize; 4]) -> isize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    const MEMFD_CREATE: c_long = 319;
+    #[cfg(target_arch = "aarch64")]
+    const MEMFD_CREATE: c_long = 279;
 
     type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
 
@@ -295,6 +552,71 @@ mod tests {
             assert_eq!(result, 0);
             assert_eq!(limit_from_proc(pid, resource), Some(limit), "{resource}");
         }
+    }
+
+    #[test]
+    fn hidden_pages_are_not_there_for_a_scan() {
+        use std::{
+            io::Write,
+            os::fd::{AsRawFd, FromRawFd},
+        };
+        // Four written pages of our own.
+        let pages = vec![7u8; 6 * 4096];
+        let start = (pages.as_ptr() as u64).next_multiple_of(4096);
+        // SAFETY: plain arguments; the descriptor is owned by nobody else.
+        let mut file = unsafe {
+            let fd = interposed()(MEMFD_CREATE, c"table".as_ptr(), 0);
+            assert!(fd > 0);
+            std::fs::File::from_raw_fd(fd as c_int)
+        };
+        // SAFETY: no other test of this library reads or changes the environment.
+        unsafe { std::env::set_var("GODWIT_HIDDEN_FD", file.as_raw_fd().to_string()) };
+        let pagemap = std::fs::File::open(format!("/proc/{}/pagemap", std::process::id())).unwrap();
+        let mut regions = [[0u64; 3]; 8];
+        let mut ask = |from: u64| {
+            let mut scan = Scan {
+                size: size_of::<Scan>() as u64,
+                flags: 0,
+                start: from,
+                end: start + 4 * 4096,
+                walk_end: 0,
+                vec: regions.as_mut_ptr() as u64,
+                vec_len: regions.len() as u64,
+                max_pages: 0,
+                category_inverted: 0,
+                category_mask: 0,
+                category_anyof_mask: PAGE_IS_PRESENT,
+                return_mask: PAGE_IS_PRESENT,
+            };
+            // SAFETY: a whole argument for this request.
+            let found = unsafe { ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan as usize) };
+            (found, scan.walk_end - start)
+        };
+        let (found, end) = ask(start);
+        if found < 0 {
+            // Kernels before 6.7 have no such request.
+            assert_eq!(errno(), 25);
+            return;
+        }
+        assert_eq!((found, end), (1, 4 * 4096));
+        let table = [
+            1,
+            u64::from(std::process::id()),
+            start + 4096,
+            start + 2 * 4096,
+        ];
+        file.write_all(&[0; 8]).unwrap();
+        for word in table {
+            file.write_all(&word.to_ne_bytes()).unwrap();
+        }
+        // Without its magic the table hides nothing.
+        assert_eq!(ask(start), (1, 4 * 4096));
+        std::os::unix::fs::FileExt::write_all_at(&file, &MAGIC.to_ne_bytes(), 0).unwrap();
+        assert_eq!(ask(start), (1, 4096));
+        assert_eq!(ask(start + 4096), (0, 2 * 4096));
+        assert_eq!(ask(start + 2 * 4096), (1, 4 * 4096));
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("GODWIT_HIDDEN_FD") };
     }
 
     #[test]
