@@ -11,6 +11,7 @@ pub mod container;
 pub mod criu;
 pub mod image;
 pub mod log;
+pub mod memory;
 pub mod network;
 pub mod rootfs;
 mod runtime;

@@ -1,0 +1,35 @@
+//! A container's private memory: which pages were written, and bringing them over while it runs.
+//!
+//! ```text
+//! source                                        destination
+//!   tracker   which pages of a task were          store   a sparse memory file per task: the
+//!             written (userfaultfd WP_ASYNC,              offset of a page is its address
+//!             PAGEMAP_SCAN)                          │
+//!   session   rounds over all tasks: frames ───────► ┘
+//!   hidden    what CRIU must not dump             pager   serves the restored tasks' page faults
+//!                                                         from the store, and pushes the rest
+//! ```
+//!
+//! *Carried* memory is private and anonymous: what `criu restore --lazy-pages` registers with a
+//! userfaultfd. Everything else stays CRIU's, inside the freeze.
+//!
+//! Nothing here knows how frames travel; the agent sends and receives them.
+
+mod frame;
+mod hidden;
+mod maps;
+mod pages;
+pub mod pager;
+mod read;
+mod session;
+mod store;
+mod sys;
+mod tracker;
+
+pub use frame::{Content, FRAME_PAGES, Frame};
+pub use hidden::Table as HiddenTable;
+pub use session::{RoundStats, Session};
+pub use store::{Store, StoreError};
+
+/// Bytes of a page. CRIU images are only exchanged between hosts of the same.
+pub const PAGE: u64 = 4096;

@@ -1,0 +1,304 @@
+//! Rounds over all tasks of a container: what changed since the last one, as frames.
+//!
+//! A session knows which pages the destination's store has. A round looks at every carried
+//! mapping, sends what was written since it was last looked at, and takes back what is zero or
+//! gone. The last round, when every task is stopped, makes the store equal to the memory that
+//! is hidden from CRIU: what nothing tracks counts as written there.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Content, FRAME_PAGES, Frame, PAGE,
+    hidden::ended,
+    maps::{self, Span},
+    pages::PageSet,
+    read,
+    sys::{Kind, Region, Scan},
+    tracker::Tracker,
+};
+
+/// What one round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RoundStats {
+    /// Pages of carried memory that are populated.
+    pub populated: u64,
+    /// Of these, written since the last round.
+    pub written: u64,
+    pub sent: u64,
+    /// Not sent, since they held only zeros.
+    pub zero: u64,
+    pub took: Duration,
+    /// Processes whose writes can't be tracked: all of their pages count as written each time.
+    pub untracked: u32,
+}
+
+/// The memory of one container on its way.
+#[derive(Default)]
+pub struct Session {
+    tasks: BTreeMap<i32, Task>,
+}
+
+struct Task {
+    /// Its pid inside the container.
+    inner: u32,
+    /// When it began, in clock ticks: a pid alone may name another process by now.
+    began: u64,
+    tracking: Tracking,
+    /// What the destination has of it.
+    sent: PageSet,
+}
+
+enum Tracking {
+    By(Tracker),
+    /// Not tried yet.
+    None,
+    /// The task refuses.
+    Impossible,
+}
+
+/// Takes a frame. An error ends the round.
+type Send<'a> = &'a mut dyn FnMut(Frame) -> io::Result<()>;
+
+impl Session {
+    /// One round while the tasks run. `pids` are the container's processes.
+    pub fn round(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
+        self.pass(pids, false, send)
+    }
+
+    /// The last round: every task is stopped.
+    pub fn finish(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
+        self.pass(pids, true, send)
+    }
+
+    fn pass(&mut self, pids: &[i32], stopped: bool, send: Send<'_>) -> io::Result<RoundStats> {
+        let began = Instant::now();
+        let mut stats = RoundStats::default();
+        let gone: Vec<i32> = self
+            .tasks
+            .keys()
+            .filter(|pid| !pids.contains(pid))
+            .copied()
+            .collect();
+        for pid in gone {
+            self.forget(pid, send)?;
+        }
+        for pid in pids {
+            match self.visit(*pid, stopped, &mut stats, send) {
+                // It ended while we looked.
+                Err(error) if ended(&error) && !stopped => self.forget(*pid, send)?,
+                other => other?,
+            }
+        }
+        stats.took = began.elapsed();
+        Ok(stats)
+    }
+
+    fn forget(&mut self, pid: i32, send: Send<'_>) -> io::Result<()> {
+        match self.tasks.remove(&pid) {
+            Some(mut task) => task.withdraw(&[], send),
+            None => Ok(()),
+        }
+    }
+
+    fn visit(
+        &mut self,
+        pid: i32,
+        stopped: bool,
+        stats: &mut RoundStats,
+        send: Send<'_>,
+    ) -> io::Result<()> {
+        let began = start_time(pid)?;
+        if self.tasks.get(&pid).is_some_and(|task| task.began != began) {
+            self.forget(pid, send)?;
+        }
+        if !self.tasks.contains_key(&pid) {
+            let task = Task {
+                inner: inner_pid(pid)?,
+                began,
+                tracking: Tracking::None,
+                sent: PageSet::default(),
+            };
+            self.tasks.insert(pid, task);
+        }
+        let task = self.tasks.get_mut(&pid).expect("just put there");
+        let spans = maps::carried(pid)?;
+        let regions = if stopped {
+            look(pid, &spans)?
+        } else {
+            task.take(pid, &spans, stats)?
+        };
+        task.withdraw(&regions, send)?;
+        for region in &regions {
+            stats.populated += region.span.pages();
+            if region.written {
+                stats.written += region.span.pages();
+                task.send(pid, region.span, stats, send)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Task {
+    /// Populated pages, and protects the written ones before anybody reads them: a write that
+    /// comes later belongs to the next round.
+    fn take(
+        &mut self,
+        pid: i32,
+        spans: &[Span],
+        stats: &mut RoundStats,
+    ) -> io::Result<Vec<Region>> {
+        // Twice: a process that replaced its program has another memory than its tracker.
+        for _ in 0..2 {
+            if matches!(self.tracking, Tracking::None) && !spans.is_empty() {
+                self.tracking = match Tracker::attach(pid) {
+                    Ok(tracker) => Tracking::By(tracker),
+                    Err(error) if ended(&error) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(pid, %error, "writes of this process can't be tracked");
+                        Tracking::Impossible
+                    }
+                };
+            }
+            let Tracking::By(tracker) = &mut self.tracking else {
+                break;
+            };
+            let mut found = Vec::new();
+            let taken: io::Result<()> = spans
+                .iter()
+                .try_for_each(|span| take_or_look(pid, tracker, *span, &mut found));
+            match taken {
+                Ok(()) => return Ok(found),
+                Err(_) => self.tracking = Tracking::None,
+            }
+        }
+        stats.untracked += u32::from(!spans.is_empty());
+        look(pid, spans)
+    }
+
+    /// Takes back what was sent and is not populated any more.
+    fn withdraw(&mut self, regions: &[Region], send: Send<'_>) -> io::Result<()> {
+        let mut left = self.sent.clone();
+        for region in regions {
+            left.remove(region.span);
+        }
+        for span in left.spans() {
+            self.zero(span, send)?;
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self, span: Span, send: Send<'_>) -> io::Result<()> {
+        self.sent.remove(span);
+        for span in cells(span) {
+            send(Frame {
+                task: self.inner,
+                address: span.start,
+                content: Content::Zero(span.pages()),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        pid: i32,
+        span: Span,
+        stats: &mut RoundStats,
+        send: Send<'_>,
+    ) -> io::Result<()> {
+        for span in cells(span) {
+            let found = read::read(pid, self.inner, span)?;
+            for frame in found.frames {
+                let sent = Span {
+                    start: frame.address,
+                    end: frame.end(),
+                };
+                self.sent.insert(sent);
+                stats.sent += sent.pages();
+                send(frame)?;
+            }
+            for span in found.zero {
+                stats.zero += span.pages();
+                // Only what it has must be taken back; often that is nothing.
+                let mut part = PageSet::default();
+                part.insert(span);
+                for had in self.sent.common(&part) {
+                    self.zero(had, send)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A span cut where frames end.
+fn cells(span: Span) -> impl Iterator<Item = Span> {
+    let step = FRAME_PAGES as u64 * PAGE;
+    (span.start / step..span.end.div_ceil(step)).map(move |cell| Span {
+        start: span.start.max(cell * step),
+        end: span.end.min((cell + 1) * step),
+    })
+}
+
+/// A mapping that can't be tracked (the process has a userfaultfd of its own there) counts as
+/// written; anything else that fails is about the whole process.
+fn take_or_look(
+    pid: i32,
+    tracker: &mut Tracker,
+    span: Span,
+    found: &mut Vec<Region>,
+) -> io::Result<()> {
+    let before = found.len();
+    match tracker.take(span, found) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(nix::libc::EBUSY | nix::libc::EINVAL | nix::libc::EPERM)
+            ) =>
+        {
+            found.truncate(before);
+            found.extend(look(pid, &[span])?);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+    let mut scan = Scan::open(pid)?;
+    let mut found = Vec::new();
+    for span in spans {
+        match scan.populated(*span, Kind::Look, &mut found) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOTTY) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this kernel has no PAGEMAP_SCAN (6.7 or newer has)",
+                ));
+            }
+            other => other?,
+        }
+    }
+    Ok(found)
+}
+
+fn inner_pid(pid: i32) -> io::Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|pids| pids.split_ascii_whitespace().next_back()?.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no NSpid"))
+}
+
+fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name is in parentheses, and may hold any of these.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time"))
+}

@@ -1,0 +1,245 @@
+//! The destination's copy of carried memory: a sparse memory file per task.
+//!
+//! The offset of a page is its address; a page that was never sent is a hole, and zero. What a
+//! store holds is handed to the pager as an index, itself a memory file:
+//!
+//! ```text
+//! 8 bytes   tasks
+//! tasks × { task: u64, fd: u64 (of this process), blocks: u64,
+//!           blocks × { number: u64, bits: 8 × u64 } }        blocks of 2 MiB, a bit a page
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+
+use super::{Content, FRAME_PAGES, Frame, PAGE, maps::Span, pages::PageSet};
+
+/// No user address of any supported machine is above.
+const HIGHEST: u64 = 1 << 56;
+/// Tasks of one container at the most.
+const TASKS: usize = 1 << 15;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("frame of task {task} at {address:#x} is not valid")]
+    Frame { task: u32, address: u64 },
+    #[error("memory of more than {TASKS} tasks")]
+    Tasks,
+    #[error("memory of task {task} can't be kept")]
+    Write {
+        task: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("memory index can't be made")]
+    Index(#[source] io::Error),
+    #[error("{need} bytes of memory arrive, and {limit} were announced")]
+    TooMuch { need: u64, limit: u64 },
+}
+
+/// Memory of one container that has not begun to run here.
+pub struct Store {
+    tasks: BTreeMap<u32, Task>,
+    /// Bytes it may hold.
+    limit: u64,
+    bytes: u64,
+}
+
+struct Task {
+    file: File,
+    has: PageSet,
+}
+
+/// What the pager opens. Keeps everything open until it has.
+pub struct Index {
+    file: OwnedFd,
+    _tasks: BTreeMap<u32, Task>,
+}
+
+impl Index {
+    pub fn fd(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Store {
+    /// `limit`: bytes that a hostile source may fill at the most.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            tasks: BTreeMap::new(),
+            limit,
+            bytes: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn apply(&mut self, frame: &Frame) -> Result<(), StoreError> {
+        let Frame { task, address, .. } = *frame;
+        let invalid = StoreError::Frame { task, address };
+        if address % PAGE != 0 || address >= HIGHEST {
+            return Err(invalid);
+        }
+        match &frame.content {
+            Content::Pages(bytes) => {
+                let length = bytes.len() as u64;
+                if length == 0 || length % PAGE != 0 || length > FRAME_PAGES as u64 * PAGE {
+                    return Err(invalid);
+                }
+                let span = Span {
+                    start: address,
+                    end: address + length,
+                };
+                let kept = self.task(task)?;
+                let before = kept.has.count(span);
+                kept.file
+                    .write_all_at(bytes, address)
+                    .map_err(|source| StoreError::Write { task, source })?;
+                kept.has.insert(span);
+                self.bytes += length - before * PAGE;
+                if self.bytes > self.limit {
+                    return Err(StoreError::TooMuch {
+                        need: self.bytes,
+                        limit: self.limit,
+                    });
+                }
+                Ok(())
+            }
+            Content::Zero(pages) => {
+                let end = pages
+                    .checked_mul(PAGE)
+                    .and_then(|length| length.checked_add(address))
+                    .filter(|end| *pages > 0 && *end <= HIGHEST)
+                    .ok_or(invalid)?;
+                let span = Span {
+                    start: address,
+                    end,
+                };
+                let Some(kept) = self.tasks.get_mut(&task) else {
+                    return Ok(());
+                };
+                self.bytes -= kept.has.count(span) * PAGE;
+                kept.has.remove(span);
+                punch(&kept.file, span).map_err(|source| StoreError::Write { task, source })
+            }
+        }
+    }
+
+    fn task(&mut self, task: u32) -> Result<&mut Task, StoreError> {
+        if !self.tasks.contains_key(&task) {
+            if self.tasks.len() >= TASKS {
+                return Err(StoreError::Tasks);
+            }
+            let file = memfd_create("godwit-memory", MemfdFlags::CLOEXEC).map_err(|errno| {
+                StoreError::Write {
+                    task,
+                    source: errno.into(),
+                }
+            })?;
+            let has = PageSet::default();
+            let file = file.into();
+            self.tasks.insert(task, Task { file, has });
+        }
+        Ok(self.tasks.get_mut(&task).expect("just put there"))
+    }
+
+    /// Everything is here: what the pager is told.
+    pub fn index(self) -> Result<Index, StoreError> {
+        let mut words: Vec<u64> = vec![self.tasks.len() as u64];
+        for (task, kept) in &self.tasks {
+            let blocks = kept.has.blocks();
+            words.extend([
+                u64::from(*task),
+                kept.file.as_raw_fd() as u64,
+                blocks.len() as u64,
+            ]);
+            for (number, bits) in blocks {
+                words.push(number);
+                words.extend(bits);
+            }
+        }
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let file = memfd_create("godwit-memory-index", MemfdFlags::CLOEXEC)
+            .map_err(|errno| StoreError::Index(errno.into()))?;
+        let mut file = File::from(file);
+        file.write_all(&bytes).map_err(StoreError::Index)?;
+        Ok(Index {
+            file: file.into(),
+            _tasks: self.tasks,
+        })
+    }
+}
+
+/// Gives a span's memory back.
+pub(super) fn punch(file: &File, span: Span) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, flags, span.start, span.end - span.start)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn frame(address: u64, content: Content) -> Frame {
+        Frame {
+            task: 1,
+            address,
+            content,
+        }
+    }
+
+    fn pages(count: u64, byte: u8) -> Content {
+        Content::Pages(Bytes::from(vec![byte; (count * PAGE) as usize]))
+    }
+
+    #[test]
+    fn pages_are_counted_once_and_taken_back() {
+        let mut store = Store::new(1 << 20);
+        store.apply(&frame(0x10000, pages(4, 1))).unwrap();
+        store.apply(&frame(0x12000, pages(4, 2))).unwrap();
+        assert_eq!(store.bytes(), 6 * PAGE);
+        store.apply(&frame(0x11000, Content::Zero(2))).unwrap();
+        assert_eq!(store.bytes(), 4 * PAGE);
+        let mut page = [9; 4096];
+        let file = &store.tasks[&1].file;
+        file.read_exact_at(&mut page, 0x11000).unwrap();
+        assert_eq!(page, [0; 4096]);
+        file.read_exact_at(&mut page, 0x13000).unwrap();
+        assert_eq!(page, [2; 4096]);
+    }
+
+    #[test]
+    fn what_a_hostile_source_sends_is_refused() {
+        let mut store = Store::new(8 * PAGE);
+        for bad in [
+            frame(0x10001, pages(1, 1)),
+            frame(HIGHEST, pages(1, 1)),
+            frame(0x1000, pages(0, 1)),
+            frame(0x1000, pages(65, 1)),
+            frame(0x1000, Content::Pages(Bytes::from_static(b"short"))),
+            frame(0x1000, Content::Zero(0)),
+            frame(0x1000, Content::Zero(u64::MAX)),
+            frame(0x1000, Content::Zero(u64::MAX / PAGE)),
+        ] {
+            assert!(store.apply(&bad).is_err(), "{:#x}", bad.address);
+        }
+        store.apply(&frame(0x1000, pages(8, 1))).unwrap();
+        assert!(matches!(
+            store.apply(&frame(0x10000, pages(1, 1))),
+            Err(StoreError::TooMuch { .. })
+        ));
+    }
+}
