@@ -11,6 +11,7 @@ use std::{
 use godwit_runtime::{
     container::{Bundle, User},
     criu::Program,
+    memory::{Session, Store, pager::IndexAt},
     shim::{
         Client, ShimError,
         protocol::{Config, Request, State},
@@ -36,6 +37,17 @@ fn setup() -> Option<(PathBuf, PathBuf)> {
             .map(PathBuf::from)
     };
     Some((get("GODWIT_CRIU=")?, get("GODWIT_IMAGES=")?))
+}
+
+fn interposer() -> PathBuf {
+    let path =
+        Path::new(env!("CARGO_BIN_EXE_godwit-shim")).with_file_name("libgodwit_interpose.so");
+    assert!(
+        path.exists(),
+        "`{}` is missing: build the whole workspace",
+        path.display()
+    );
+    path
 }
 
 fn sh(line: &str) {
@@ -112,7 +124,7 @@ impl Instance {
             gate: None,
             criu: Program {
                 path: criu,
-                interpose: None,
+                interpose: Some(interposer()),
             },
             limits: spec.limits,
         };
@@ -228,6 +240,7 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
         .client
         .ask(Request::Freeze {
             migration: migration(),
+            carried: false,
         })
         .await
         .unwrap();
@@ -245,6 +258,7 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
         .client
         .ask(Request::Freeze {
             migration: migration(),
+            carried: false,
         })
         .await
         .unwrap();
@@ -254,11 +268,16 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
         .client
         .ask(Request::Arm {
             migration: migration(),
+            carried: false,
         })
         .await
         .unwrap();
     carry(&source, &target);
-    let steps = target.client.ask(Request::Stage).await.unwrap();
+    let steps = target
+        .client
+        .ask(Request::Stage { memory: None })
+        .await
+        .unwrap();
     println!("{steps:?}");
     let held = target.lines().len();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -300,6 +319,7 @@ async fn a_dump_that_fails_leaves_the_container_running() {
             .client
             .ask(Request::Freeze {
                 migration: migration(),
+                carried: false,
             })
             .await;
         assert!(refused.is_err(), "CRIU_FAULT={fault}");
@@ -331,6 +351,7 @@ async fn a_restore_that_fails_leaves_nothing_and_the_source_goes_on() {
             .client
             .ask(Request::Freeze {
                 migration: migration(),
+                carried: false,
             })
             .await
             .unwrap();
@@ -346,11 +367,12 @@ async fn a_restore_that_fails_leaves_nothing_and_the_source_goes_on() {
             .client
             .ask(Request::Arm {
                 migration: migration(),
+                carried: false,
             })
             .await
             .unwrap();
         carry(&source, &target);
-        let staged = target.client.ask(Request::Stage).await;
+        let staged = target.client.ask(Request::Stage { memory: None }).await;
         println!("{staged:?}");
         assert!(staged.is_err(), "CRIU_FAULT={fault}");
         let group = format!("/sys/fs/cgroup/unified/{}", target.config.cgroup);
@@ -380,6 +402,7 @@ async fn a_staged_container_that_is_discarded_never_ran() {
         .client
         .ask(Request::Freeze {
             migration: migration(),
+            carried: false,
         })
         .await
         .unwrap();
@@ -388,17 +411,124 @@ async fn a_staged_container_that_is_discarded_never_ran() {
         .client
         .ask(Request::Arm {
             migration: migration(),
+            carried: false,
         })
         .await
         .unwrap();
     carry(&source, &target);
-    target.client.ask(Request::Stage).await.unwrap();
+    target
+        .client
+        .ask(Request::Stage { memory: None })
+        .await
+        .unwrap();
     let held = target.lines().len();
     target.client.ask(Request::Discard).await.unwrap();
     assert_eq!(target.lines().len(), held);
     source.client.ask(Request::Thaw).await.unwrap();
     consecutive(&source.wait_for_lines(held + 10).await);
     source
+        .client
+        .ask(Request::Signal { signal: 9 })
+        .await
+        .unwrap();
+}
+
+/// Fills some memory, and then checks all of it and changes some, again and again.
+const REMEMBER: [&str; 3] = [
+    "awk",
+    "BEGIN { for (i = 0; i < 40000; i++) a[i] = \"some text of a certain length \" i; \
+     for (n = 0; ; n++) { for (i = 0; i < 40000; i++) { \
+     if (a[i] !~ (\" \" i \"$\")) { print \"bad \" i; exit 1 } \
+     if (i % 7 == n % 7) a[i] = \"changed in round \" n \" \" i } \
+     print n; fflush() } }",
+    "",
+];
+
+#[tokio::test]
+async fn memory_is_carried_while_it_changes() {
+    let base = tempfile::tempdir().unwrap();
+    let command = &REMEMBER[..2];
+    let Some(source) = Instance::new(base.path(), "a", command, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(3).await;
+
+    let procs = format!(
+        "/sys/fs/cgroup/unified/{}/cgroup.procs",
+        source.config.cgroup
+    );
+    let pids = || -> Vec<i32> {
+        let text = fs::read_to_string(&procs)
+            .or_else(|_| fs::read_to_string(procs.replace("/unified", "")))
+            .unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    let mut session = Session::default();
+    let mut store = Store::new(1 << 30);
+    let mut written = Vec::new();
+    for _ in 0..3 {
+        let mut keep = |frame| store.apply(&frame).map_err(std::io::Error::other);
+        let stats = session.round(&pids(), &mut keep).unwrap();
+        println!("{stats:?}");
+        assert_eq!(stats.untracked, 0);
+        written.push(stats.written);
+    }
+    assert!(
+        written[1] < written[0],
+        "later rounds are smaller: {written:?}"
+    );
+
+    let target = Instance::new(base.path(), "b", command, &[]).unwrap();
+    target
+        .client
+        .ask(Request::Arm {
+            migration: migration(),
+            carried: true,
+        })
+        .await
+        .unwrap();
+    let steps = source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+            carried: true,
+        })
+        .await
+        .unwrap();
+    println!("{steps:?}");
+    let mut keep = |frame| store.apply(&frame).map_err(std::io::Error::other);
+    println!("{:?}", session.finish(&pids(), &mut keep).unwrap());
+    let left = fs::metadata(source.dir.join("checkpoint/criu/pages-1.img"))
+        .unwrap()
+        .len();
+    assert!(left < 4 << 20, "{left} bytes of pages were dumped");
+    carry(&source, &target);
+    let index = store.index().unwrap();
+    let memory = Some(IndexAt {
+        pid: std::process::id() as i32,
+        fd: index.fd(),
+    });
+    let steps = target.client.ask(Request::Stage { memory }).await.unwrap();
+    println!("{steps:?}");
+    drop(index);
+    let held = target.lines().len();
+    println!("{:?}", target.client.ask(Request::Resume).await.unwrap());
+    source.client.ask(Request::Release).await.unwrap();
+    let lines = target.wait_for_lines(held + 5).await;
+    consecutive(&lines);
+
+    let mut state = target.client.state().await.unwrap();
+    while matches!(state, State::Running { filling: true, .. }) {
+        state = target.client.watch(state).await.unwrap();
+    }
+    assert!(
+        matches!(state, State::Running { filling: false, .. }),
+        "{state:?}"
+    );
+    let lines = target.wait_for_lines(lines.len() + 3).await;
+    consecutive(&lines);
+    target
         .client
         .ask(Request::Signal { signal: 9 })
         .await

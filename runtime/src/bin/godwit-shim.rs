@@ -1,4 +1,7 @@
 //! `godwit-shim CONFIG`: one per container, started by the agent. See `godwit_runtime::shim`.
+//!
+//! `godwit-shim --pager DIRECTORY`: its child while memory arrives. See
+//! `godwit_runtime::memory::pager`.
 
 use std::{path::Path, process::ExitCode};
 
@@ -12,14 +15,21 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-    let Some(config) = std::env::args_os().nth(1) else {
-        eprintln!("usage: godwit-shim CONFIG");
-        return ExitCode::from(2);
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let result: Result<(), Box<dyn std::error::Error>> = match arguments.as_slice() {
+        [config] => godwit_runtime::shim::run(Path::new(config)).map_err(Into::into),
+        [mode, directory] if mode == "--pager" => {
+            godwit_runtime::memory::pager::run(Path::new(directory)).map_err(Into::into)
+        }
+        _ => {
+            eprintln!("usage: godwit-shim CONFIG");
+            return ExitCode::from(2);
+        }
     };
-    match godwit_runtime::shim::run(Path::new(&config)) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "shim can't start");
+            tracing::error!(error = &*error, "failed");
             ExitCode::FAILURE
         }
     }

@@ -43,6 +43,8 @@ pub struct RestoreOptions {
     pub mounts: Vec<Bind>,
     /// Pipes by the key they had: `pipe:[inode]`.
     pub pipes: Vec<(String, RawFd)>,
+    /// Private memory comes from the pager.
+    pub lazy: bool,
 }
 
 /// A file of the host bound into the container.
@@ -75,6 +77,7 @@ impl RestoreOptions {
         let mut opts = common("restore.log", self.images, self.root);
         // The restored init becomes the shim's child, so that its exit code arrives there.
         opts.set_rst_sibling(true);
+        opts.set_lazy_pages(self.lazy);
         opts.inherit_fd.push(inherit(NETNS_KEY, self.netns));
         for (key, fd) in &self.pipes {
             opts.inherit_fd.push(inherit(key, *fd));
@@ -186,6 +189,7 @@ mod tests {
                 source: "/d/hosts".into(),
             }],
             pipes: vec![(pipe_key(5), 11)],
+            lazy: false,
         }
         .into_opts();
         assert!(options.rst_sibling() && options.notify_scripts());

@@ -17,7 +17,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::sys;
+use crate::{
+    memory::{HIDDEN_VARIABLE, HiddenTable},
+    sys,
+};
 
 /// The largest message CRIU sends.
 const MESSAGE: usize = 256 << 10;
@@ -76,6 +79,15 @@ pub struct Swrk {
 impl Swrk {
     /// Starts CRIU. `inherit` are the descriptors that it must have under their own numbers.
     pub fn spawn(program: &Program, inherit: &[BorrowedFd<'_>]) -> Result<Self, CriuError> {
+        Self::spawn_hiding(program, inherit, None)
+    }
+
+    /// Starts a CRIU that does not see the pages which this table will name.
+    pub fn spawn_hiding(
+        program: &Program,
+        inherit: &[BorrowedFd<'_>],
+        hidden: Option<&HiddenTable>,
+    ) -> Result<Self, CriuError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -93,7 +105,17 @@ impl Swrk {
         if let Some(library) = &program.interpose {
             command.env("LD_PRELOAD", library);
         }
-        let kept = || inherit.iter().copied().chain([theirs.as_fd()]);
+        let hidden = hidden.map(HiddenTable::as_fd);
+        if let Some(fd) = hidden {
+            command.env(HIDDEN_VARIABLE, fd.as_raw_fd().to_string());
+        }
+        let kept = || {
+            inherit
+                .iter()
+                .copied()
+                .chain([theirs.as_fd()])
+                .chain(hidden)
+        };
         for fd in kept() {
             sys::set_cloexec(fd, false).map_err(CriuError::Socket)?;
         }

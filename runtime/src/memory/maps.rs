@@ -50,8 +50,12 @@ fn locks_memory(pid: i32) -> io::Result<bool> {
 fn parse(line: &str) -> Option<Span> {
     let mut fields = line.split_ascii_whitespace();
     let range = fields.next()?;
-    let (mode, _offset, device, inode) =
-        (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let (mode, _offset, device, inode) = (
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+        fields.next()?,
+    );
     let private = mode.as_bytes().get(3) == Some(&b'p');
     if !private || inode != "0" || device != "00:00" {
         return None;
@@ -98,15 +102,42 @@ mod tests {
         for (line, carried) in [
             ("7f0000000000-7f0000002000 rw-p 00000000 00:00 0 ", true),
             ("7f0000000000-7f0000002000 ---p 00000000 00:00 0 ", true),
-            ("55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0      [heap]", true),
-            ("7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0      [stack]", true),
-            ("7f0000000000-7f0000002000 rw-p 00000000 00:00 0      [anon:arena]", true),
-            ("7f0000000000-7f0000002000 rw-s 00000000 00:01 12     /dev/zero (deleted)", false),
-            ("7f0000000000-7f0000002000 rw-p 00001000 fe:00 77     /lib/libc.so.6", false),
-            ("7f0000000000-7f0000002000 rw-p 00000000 00:0f 9      /anon_hugepage (deleted)", false),
-            ("7ffc00000000-7ffc00002000 r-xp 00000000 00:00 0      [vdso]", false),
-            ("7ffc00000000-7ffc00004000 r--p 00000000 00:00 0      [vvar]", false),
-            ("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]", false),
+            (
+                "55d0c0000000-55d0c0021000 rw-p 00000000 00:00 0      [heap]",
+                true,
+            ),
+            (
+                "7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0      [stack]",
+                true,
+            ),
+            (
+                "7f0000000000-7f0000002000 rw-p 00000000 00:00 0      [anon:arena]",
+                true,
+            ),
+            (
+                "7f0000000000-7f0000002000 rw-s 00000000 00:01 12     /dev/zero (deleted)",
+                false,
+            ),
+            (
+                "7f0000000000-7f0000002000 rw-p 00001000 fe:00 77     /lib/libc.so.6",
+                false,
+            ),
+            (
+                "7f0000000000-7f0000002000 rw-p 00000000 00:0f 9      /anon_hugepage (deleted)",
+                false,
+            ),
+            (
+                "7ffc00000000-7ffc00002000 r-xp 00000000 00:00 0      [vdso]",
+                false,
+            ),
+            (
+                "7ffc00000000-7ffc00004000 r--p 00000000 00:00 0      [vvar]",
+                false,
+            ),
+            (
+                "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]",
+                false,
+            ),
         ] {
             assert_eq!(parse(line).is_some(), carried, "{line}");
         }

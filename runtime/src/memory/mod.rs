@@ -18,8 +18,8 @@
 mod frame;
 mod hidden;
 mod maps;
-mod pages;
 pub mod pager;
+mod pages;
 mod read;
 mod session;
 mod store;
@@ -27,9 +27,9 @@ mod sys;
 mod tracker;
 
 pub use frame::{Content, FRAME_PAGES, Frame};
-pub use hidden::Table as HiddenTable;
+pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use session::{RoundStats, Session};
-pub use store::{Store, StoreError};
+pub use store::{Index, Store, StoreError};
 
 /// Bytes of a page. CRIU images are only exchanged between hosts of the same.
 pub const PAGE: u64 = 4096;

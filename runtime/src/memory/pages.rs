@@ -19,10 +19,7 @@ impl PageSet {
         self.blocks.is_empty()
     }
 
-    pub fn clear(&mut self) {
-        self.blocks.clear();
-    }
-
+    #[cfg(test)]
     pub fn len(&self) -> u64 {
         let bits = self.blocks.values().flatten();
         bits.map(|word| u64::from(word.count_ones())).sum()
@@ -162,20 +159,25 @@ fn within(block: u64, span: Span) -> Span {
 }
 
 fn mask(first: u32, length: u32) -> u64 {
-    let ones = if length == 64 { u64::MAX } else { (1 << length) - 1 };
+    let ones = if length == 64 {
+        u64::MAX
+    } else {
+        (1 << length) - 1
+    };
     ones << first
 }
 
 /// The words that a span touches: block, index in it, and which bits.
 fn words(span: Span) -> impl Iterator<Item = (u64, usize, u64)> {
     let (first, end) = (span.start / PAGE, span.end / PAGE);
-    (first / 64..end.div_ceil(64)).map(move |word| {
-        let from = first.max(word * 64) - word * 64;
-        let to = end.min(word * 64 + 64) - word * 64;
-        let bits = mask(from as u32, (to - from) as u32);
-        (word / 8, (word % 8) as usize, bits)
-    })
-    .filter(|(.., bits)| *bits != 0)
+    (first / 64..end.div_ceil(64))
+        .map(move |word| {
+            let from = first.max(word * 64) - word * 64;
+            let to = end.min(word * 64 + 64) - word * 64;
+            let bits = mask(from as u32, (to - from) as u32);
+            (word / 8, (word % 8) as usize, bits)
+        })
+        .filter(|(.., bits)| *bits != 0)
 }
 
 #[cfg(test)]

@@ -85,7 +85,8 @@ fn fill(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
 
 fn is_zero(page: &[u8]) -> bool {
     // Most pages that are not zero say so at once.
-    page.chunks_exact(64).all(|line| line.iter().fold(0, |any, byte| any | byte) == 0)
+    page.chunks_exact(64)
+        .all(|line| line.iter().fold(0, |any, byte| any | byte) == 0)
 }
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ impl Runtime {
         self.shim(id)
             .ask(Request::Arm {
                 migration: migration.clone(),
+                carried: false,
             })
             .await?;
         Ok(())
@@ -136,7 +137,7 @@ impl Runtime {
             Ok(vec![FreezeStep::new("mount", began.elapsed())])
         })
         .await?;
-        steps.extend(self.shim(id).ask(Request::Stage).await?);
+        steps.extend(self.shim(id).ask(Request::Stage { memory: None }).await?);
         Ok(steps)
     }
 

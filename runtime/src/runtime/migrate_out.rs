@@ -54,6 +54,7 @@ impl Runtime {
     ) -> Result<Vec<FreezeStep>> {
         let request = Request::Freeze {
             migration: migration.clone(),
+            carried: false,
         };
         let mut steps = self.shim(id).ask(request).await?;
         let paths = self.paths(id);

@@ -59,7 +59,7 @@ impl Runtime {
     ) -> Result<InstanceState> {
         match answered {
             Ok(State::Ready) => Ok(InstanceState::Created),
-            Ok(State::Running { pid }) => Ok(InstanceState::Running { pid }),
+            Ok(State::Running { pid, .. }) => Ok(InstanceState::Running { pid }),
             Ok(State::Frozen { migration, .. }) => Ok(InstanceState::Frozen { migration }),
             Ok(State::Staged { migration }) => Ok(InstanceState::Staged { migration }),
             Ok(State::Exited { exit }) => Ok(InstanceState::Exited { exit }),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
 use serde::{Deserialize, Serialize};
 
-use crate::criu::Program;
+use crate::{criu::Program, memory::pager::IndexAt};
 
 /// The longest line.
 pub const LINE: usize = 1 << 20;
@@ -46,6 +46,9 @@ pub enum Request {
     /// Dump and hold.
     Freeze {
         migration: MigrationId,
+        /// Private memory is brought over by the caller: it is no part of the dump.
+        #[serde(default)]
+        carried: bool,
     },
     Thaw,
     /// Kill the held tasks and end.
@@ -53,9 +56,16 @@ pub enum Request {
     /// Start CRIU now, so that it need not start inside the freeze.
     Arm {
         migration: MigrationId,
+        /// Private memory will come with `Stage`.
+        #[serde(default)]
+        carried: bool,
     },
     /// Restore and hold.
-    Stage,
+    Stage {
+        /// Private memory that was brought over.
+        #[serde(default)]
+        memory: Option<IndexAt>,
+    },
     Resume,
     /// Leave nothing and end.
     Discard,
@@ -77,6 +87,9 @@ pub enum State {
     Ready,
     Running {
         pid: i32,
+        /// Some of its memory is not in it yet: it can't be frozen.
+        #[serde(default)]
+        filling: bool,
     },
     Frozen {
         migration: MigrationId,

@@ -51,9 +51,7 @@ pub fn serve(
         let mut born = Vec::new();
         let mut ended = Vec::new();
         for (index, space) in spaces.iter_mut().enumerate() {
-            if space.serve(&mut born)?.is_err()
-                || (finished && space.push()?.is_err())
-            {
+            if space.serve(&mut born)?.is_err() || (finished && space.push()?.is_err()) {
                 ended.push(index);
             }
         }

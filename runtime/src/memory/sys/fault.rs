@@ -36,9 +36,17 @@ pub struct Fault(OwnedFd);
 /// What a task did with memory that is registered for missing pages.
 #[derive(Debug)]
 pub enum Event {
-    Missing { address: u64 },
-    Fork { child: Fault },
-    Remap { from: u64, to: u64, length: u64 },
+    Missing {
+        address: u64,
+    },
+    Fork {
+        child: Fault,
+    },
+    Remap {
+        from: u64,
+        to: u64,
+        length: u64,
+    },
     /// Emptied; the next touch finds zeros.
     Remove(Span),
     Unmap(Span),
@@ -64,7 +72,11 @@ impl Fault {
     fn ioctl<T>(&self, request: u64, argument: &mut T) -> io::Result<()> {
         // SAFETY: every caller below hands over the struct that its request is defined with.
         check(libc::c_long::from(unsafe {
-            libc::ioctl(self.0.as_raw_fd(), request as _, core::ptr::from_mut(argument))
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                request as _,
+                core::ptr::from_mut(argument),
+            )
         }))
         .map(drop)
     }

@@ -182,7 +182,10 @@ fn wait_stopped(tid: i32) -> io::Result<i32> {
             };
         }
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "task does not stop"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "task does not stop",
+            ));
         }
         thread::yield_now();
     }

@@ -17,6 +17,7 @@ use crate::{
     cgroup::Group,
     container::{MASKED_FILES, binds, remove_tree},
     criu::{DumpOptions, Event, Swrk, descriptors, reason},
+    memory::HiddenTable,
     sys,
 };
 
@@ -42,8 +43,9 @@ pub fn dump(
     init: &Init,
     output: &mut Output,
     migration: MigrationId,
+    carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
-    dump_held(config, group, init, output, migration).inspect_err(|_| {
+    dump_held(config, group, init, output, migration, carried).inspect_err(|_| {
         // Before anything else may run: tasks that can't answer would only lose packets.
         let _ = gate(config, true);
         if let Err(error) = group.thaw() {
@@ -59,6 +61,7 @@ fn dump_held(
     init: &Init,
     output: &mut Output,
     migration: MigrationId,
+    carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
     let images = config.dir.join("checkpoint").join("criu");
     remove_tree(&images)
@@ -76,7 +79,12 @@ fn dump_held(
         masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
     };
     let mut steps = Steps::new();
-    let mut swrk = Swrk::spawn(&config.criu, &[std::os::fd::AsFd::as_fd(&images_fd)])
+    let hidden = match carried {
+        true => Some(HiddenTable::new().map_err(|error| error.to_string())?),
+        false => None,
+    };
+    let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
+    let mut swrk = Swrk::spawn_hiding(&config.criu, &inherit, hidden.as_ref())
         .map_err(|error| chain(&error))?;
     swrk.dump(options.into_opts())
         .map_err(|error| chain(&error))?;
@@ -90,6 +98,14 @@ fn dump_held(
                 steps.done("stop tasks");
                 gate(config, false)?;
                 steps.done("shut gate");
+                // Only now is it certain which mappings there are.
+                if let Some(hidden) = &hidden {
+                    let pids = group.processes().map_err(|error| chain(&error))?;
+                    hidden
+                        .fill(&pids)
+                        .map_err(|error| format!("mappings can't be read: {error}"))?;
+                    steps.done("hide memory");
+                }
             }
             Event::Notify(script) if script == "post-dump" => break,
             Event::Notify(_) => {}

@@ -11,6 +11,7 @@ use super::{
     freeze::{self, Frozen},
     init::Init,
     output::Output,
+    pager::Pager,
     stage::{self, Armed, Staged},
 };
 use crate::{cgroup::Group, container::write_atomic};
@@ -22,10 +23,7 @@ pub struct Machine {
 
 enum Phase {
     Ready,
-    Running {
-        init: Init,
-        output: Output,
-    },
+    Running(Running),
     Frozen {
         frozen: Frozen,
         init: Init,
@@ -35,6 +33,13 @@ enum Phase {
     Staged(Box<Staged>),
     Exited(Exit),
     Gone,
+}
+
+struct Running {
+    init: Init,
+    output: Output,
+    /// Holds the memory that is not in the tasks yet.
+    pager: Option<Pager>,
 }
 
 type Outcome = Result<Vec<FreezeStep>, String>;
@@ -50,7 +55,10 @@ impl Machine {
     pub fn state(&self) -> State {
         match &self.phase {
             Phase::Ready => State::Ready,
-            Phase::Running { init, .. } => State::Running { pid: init.pid() },
+            Phase::Running(running) => State::Running {
+                pid: running.init.pid(),
+                filling: running.pager.is_some(),
+            },
             Phase::Frozen { frozen, init, .. } => State::Frozen {
                 migration: frozen.migration().clone(),
                 pid: init.pid(),
@@ -74,21 +82,46 @@ impl Machine {
     /// What to wait for, besides requests. A frozen container's output waits with it.
     pub fn sources(&self) -> Vec<BorrowedFd<'_>> {
         match &self.phase {
-            Phase::Running { init, output } => output.sources().chain([init.as_fd()]).collect(),
+            Phase::Running(Running {
+                init,
+                output,
+                pager,
+            }) => output
+                .sources()
+                .chain([init.as_fd()])
+                .chain(pager.as_ref().map(Pager::as_fd))
+                .collect(),
             Phase::Frozen { init, .. } => vec![init.as_fd()],
             _ => Vec::new(),
         }
     }
 
     pub fn read_output(&mut self) {
-        if let Phase::Running { output, .. } = &mut self.phase {
-            output.drain();
+        if let Phase::Running(running) = &mut self.phase {
+            running.output.drain();
+        }
+    }
+
+    /// Notices that the pager is through. One that failed takes the container with it: tasks
+    /// that wait for lost memory would wait for ever, and zeros in its place would be worse.
+    pub fn reap_pager(&mut self) {
+        let Phase::Running(running) = &mut self.phase else {
+            return;
+        };
+        match running.pager.as_mut().map(Pager::ended) {
+            None | Some(None) => {}
+            Some(Some(true)) => running.pager = None,
+            Some(Some(false)) => {
+                running.pager = None;
+                tracing::error!("the pager ended before all memory was in place");
+                let _ = running.init.signal(nix::libc::SIGKILL);
+            }
         }
     }
 
     /// Notices that the init has ended, and writes down how.
     pub fn reap(&mut self) {
-        let (Phase::Running { init, output } | Phase::Frozen { init, output, .. }) =
+        let (Phase::Running(Running { init, output, .. }) | Phase::Frozen { init, output, .. }) =
             &mut self.phase
         else {
             return;
@@ -131,27 +164,34 @@ impl Machine {
         let phase = std::mem::replace(&mut self.phase, Phase::Gone);
         let (next, outcome) = match (request, phase) {
             (Request::Create, Phase::Ready) => match create::create(config, &group) {
-                Ok((init, output)) => (Phase::Running { init, output }, Ok(Vec::new())),
+                Ok((init, output)) => (running(init, output), Ok(Vec::new())),
                 Err(error) => (Phase::Ready, Err(error)),
             },
-            (Request::Signal { signal }, Phase::Running { init, output }) => {
-                let sent = init.signal(signal).map_err(|error| error.to_string());
-                (Phase::Running { init, output }, sent.map(|()| Vec::new()))
+            (Request::Signal { signal }, Phase::Running(running)) => {
+                let sent = running.init.signal(signal).map_err(|e| e.to_string());
+                (Phase::Running(running), sent.map(|()| Vec::new()))
             }
-            (Request::Freeze { migration }, Phase::Running { init, mut output }) => {
-                match freeze::dump(config, &group, &init, &mut output, migration) {
-                    Ok((frozen, steps)) => (
-                        Phase::Frozen {
-                            frozen,
-                            init,
-                            output,
-                        },
-                        Ok(steps),
-                    ),
-                    Err(error) => (Phase::Running { init, output }, Err(error)),
-                }
-            }
-            (Request::Freeze { migration }, phase @ Phase::Frozen { .. }) if matches!(&phase, Phase::Frozen { frozen, .. } if *frozen.migration() == migration) => {
+            (Request::Freeze { .. }, Phase::Running(filling @ Running { pager: Some(_), .. })) => (
+                Phase::Running(filling),
+                Err("some of its memory is still arriving".to_owned()),
+            ),
+            (
+                Request::Freeze { migration, carried },
+                Phase::Running(Running {
+                    init, mut output, ..
+                }),
+            ) => match freeze::dump(config, &group, &init, &mut output, migration, carried) {
+                Ok((frozen, steps)) => (
+                    Phase::Frozen {
+                        frozen,
+                        init,
+                        output,
+                    },
+                    Ok(steps),
+                ),
+                Err(error) => (running(init, output), Err(error)),
+            },
+            (Request::Freeze { migration, .. }, phase @ Phase::Frozen { .. }) if matches!(&phase, Phase::Frozen { frozen, .. } if *frozen.migration() == migration) => {
                 (phase, Ok(Vec::new()))
             }
             (
@@ -163,15 +203,15 @@ impl Machine {
                 },
             ) => {
                 let thawed = frozen.thaw(config, &group);
-                (Phase::Running { init, output }, thawed.map(|()| Vec::new()))
+                (running(init, output), thawed.map(|()| Vec::new()))
             }
-            (Request::Thaw, phase @ Phase::Running { .. }) => (phase, Ok(Vec::new())),
+            (Request::Thaw, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Release, Phase::Frozen { frozen, init, .. }) => {
                 let released = frozen.release(&group, &init);
                 (Phase::Gone, released.and_then(|()| removed(&group)))
             }
-            (Request::Arm { migration }, Phase::Ready) => {
-                match stage::arm(config, &group, migration) {
+            (Request::Arm { migration, carried }, Phase::Ready) => {
+                match stage::arm(config, &group, migration, carried) {
                     Ok(armed) => (Phase::Armed(armed), Ok(Vec::new())),
                     Err(error) => {
                         let _ = group.kill();
@@ -179,22 +219,33 @@ impl Machine {
                     }
                 }
             }
-            (Request::Arm { migration }, Phase::Armed(armed))
+            (Request::Arm { migration, .. }, Phase::Armed(armed))
                 if *armed.migration() == migration =>
             {
                 (Phase::Armed(armed), Ok(Vec::new()))
             }
-            (Request::Stage, Phase::Armed(armed)) => match armed.stage(config, &group) {
-                Ok((staged, steps)) => (Phase::Staged(Box::new(staged)), Ok(steps)),
-                Err(error) => (Phase::Gone, removed(&group).and(Err(error))),
-            },
-            (Request::Stage, Phase::Staged(staged)) => (Phase::Staged(staged), Ok(Vec::new())),
+            (Request::Stage { memory }, Phase::Armed(armed)) => {
+                match armed.stage(config, &group, memory) {
+                    Ok((staged, steps)) => (Phase::Staged(Box::new(staged)), Ok(steps)),
+                    Err(error) => (Phase::Gone, removed(&group).and(Err(error))),
+                }
+            }
+            (Request::Stage { .. }, Phase::Staged(staged)) => {
+                (Phase::Staged(staged), Ok(Vec::new()))
+            }
             (Request::Resume, Phase::Staged(staged)) => match staged.resume(config) {
-                Ok((init, output, steps)) => (Phase::Running { init, output }, Ok(steps)),
+                Ok(resumed) => {
+                    let running = Running {
+                        init: resumed.init,
+                        output: resumed.output,
+                        pager: resumed.pager,
+                    };
+                    (Phase::Running(running), Ok(resumed.steps))
+                }
                 Err((Some(staged), error)) => (Phase::Staged(Box::new(staged)), Err(error)),
                 Err((None, error)) => (Phase::Gone, Err(error)),
             },
-            (Request::Resume, phase @ Phase::Running { .. }) => (phase, Ok(Vec::new())),
+            (Request::Resume, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Discard, Phase::Armed(armed)) => {
                 let discarded = armed.discard(&group);
                 (Phase::Gone, discarded.and_then(|()| removed(&group)))
@@ -215,6 +266,14 @@ impl Machine {
         self.phase = next;
         outcome
     }
+}
+
+fn running(init: Init, output: Output) -> Phase {
+    Phase::Running(Running {
+        init,
+        output,
+        pager: None,
+    })
 }
 
 fn removed(group: &Group) -> Outcome {

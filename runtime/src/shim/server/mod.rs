@@ -9,6 +9,7 @@ mod freeze;
 mod init;
 mod machine;
 mod output;
+mod pager;
 mod stage;
 
 use std::{
@@ -93,6 +94,7 @@ fn serve(listener: UnixListener, mut machine: Machine) {
         let ready = wait(&listener, &machine, &watchers);
         machine.read_output();
         machine.reap();
+        machine.reap_pager();
         if ready.listener {
             while let Ok((stream, _)) = listener.accept() {
                 let mut connection = Connection::new(stream);

@@ -16,11 +16,13 @@ use super::{
     freeze::{Steps, gate},
     init::Init,
     output::{Ends, Output},
+    pager::Pager,
 };
 use crate::{
     cgroup::Group,
     container::binds,
     criu::{Event, RestoreOptions, Swrk, descriptors, reason},
+    memory::pager::IndexAt,
 };
 
 /// CRIU runs, in the container's cgroup, with everything open that it will need.
@@ -31,6 +33,7 @@ pub struct Armed {
     ends: Ends,
     netns: File,
     images: File,
+    pager: Option<Pager>,
 }
 
 /// CRIU waits in `post-restore`.
@@ -39,9 +42,23 @@ pub struct Staged {
     swrk: Swrk,
     output: Output,
     init: Init,
+    pager: Option<Pager>,
 }
 
-pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Armed, String> {
+/// What a resumed container is made of.
+pub struct Resumed {
+    pub init: Init,
+    pub output: Output,
+    pub pager: Option<Pager>,
+    pub steps: Vec<FreezeStep>,
+}
+
+pub fn arm(
+    config: &Config,
+    group: &Group,
+    migration: MigrationId,
+    carried: bool,
+) -> Result<Armed, String> {
     let (output, ends) = Output::new(&config.dir.join(crate::log::FILE))
         .map_err(|error| format!("log can't be opened: {error}"))?;
     let netns = File::open(&config.netns)
@@ -50,6 +67,10 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
     let images = std::fs::create_dir_all(&path)
         .and_then(|()| File::open(&path))
         .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let pager = match carried {
+        true => Some(Pager::start(&path).map_err(|error| format!("pager: {error}"))?),
+        false => None,
+    };
     let swrk = Swrk::spawn(
         &config.criu,
         &[
@@ -69,6 +90,7 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         ends,
         netns,
         images,
+        pager,
     })
 }
 
@@ -81,8 +103,9 @@ impl Armed {
         mut self,
         config: &Config,
         group: &Group,
+        memory: Option<IndexAt>,
     ) -> Result<(Staged, Vec<FreezeStep>), String> {
-        let restored = self.restore(config, group);
+        let restored = self.restore(config, group, memory);
         if restored.is_err() {
             // CRIU removes what it restored; where it died, this does.
             drop(self.swrk);
@@ -94,6 +117,7 @@ impl Armed {
             migration,
             swrk,
             output,
+            pager,
             ..
         } = self;
         Ok((
@@ -102,6 +126,7 @@ impl Armed {
                 swrk,
                 output,
                 init,
+                pager,
             },
             steps,
         ))
@@ -111,7 +136,18 @@ impl Armed {
         &mut self,
         config: &Config,
         group: &Group,
+        memory: Option<IndexAt>,
     ) -> Result<(Init, Vec<FreezeStep>), String> {
+        let mut steps = Steps::new();
+        match (&mut self.pager, memory) {
+            (Some(pager), Some(index)) => {
+                pager.open(index).map_err(|error| error.to_string())?;
+                steps.done("open memory");
+            }
+            (None, None) => {}
+            (Some(_), None) => return Err("memory was announced and did not arrive".to_owned()),
+            (None, Some(_)) => return Err("memory arrived that was not announced".to_owned()),
+        }
         let path = config.dir.join("incoming").join("criu");
         let [_, out, err] = descriptors::read(&path)
             .map_err(|error| format!("`{}`: {error}", descriptors::FILE))?;
@@ -124,8 +160,8 @@ impl Armed {
                 (out, self.ends.stdout.as_raw_fd()),
                 (err, self.ends.stderr.as_raw_fd()),
             ],
+            lazy: self.pager.is_some(),
         };
-        let mut steps = Steps::new();
         self.swrk
             .restore(options.into_opts())
             .map_err(|error| chain(&error))?;
@@ -176,10 +212,7 @@ impl Staged {
     }
 
     /// Opens the gate and lets the tasks run.
-    pub fn resume(
-        mut self,
-        config: &Config,
-    ) -> Result<(Init, Output, Vec<FreezeStep>), (Option<Self>, String)> {
+    pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
         let mut steps = Steps::new();
         // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
         if let Err(error) = gate(config, true) {
@@ -209,7 +242,12 @@ impl Staged {
         }
         self.swrk.finish();
         steps.done("resume");
-        Ok((self.init, self.output, steps.0))
+        Ok(Resumed {
+            init: self.init,
+            output: self.output,
+            pager: self.pager,
+            steps: steps.0,
+        })
     }
 
     pub fn discard(mut self, group: &Group) -> Result<(), String> {
