@@ -5,7 +5,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use godwit_proto::failure::chain;
 use godwit_runtime::RuntimeError;
 use godwit_types::{
-    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId, Verb,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
@@ -167,6 +167,7 @@ impl ContainerTask {
     async fn execute(&mut self, command: &AgentCommand) -> Result<Answer, AgentCommand> {
         let host = self.host.clone();
         let mut work = pin!(commands::execute(&host, &command.verb));
+        let long = matches!(command.verb, Verb::PreCopy { .. } | Verb::Sample { .. });
         loop {
             tokio::select! {
                 biased;
@@ -184,6 +185,10 @@ impl ContainerTask {
                             self.host.outbox.send(next.operation, Err(failure)).await;
                         }
                     }
+                }
+                // It runs all the while, and may end.
+                state = watch(&self.host, &self.container, self.known.as_ref()), if long => {
+                    self.observe(state);
                 }
             }
         }

@@ -110,6 +110,7 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
+        | Refusal::PastCommit { .. }
         | Refusal::StaleGeneration { .. }
         | Refusal::Invalid { .. } => return None,
     };
@@ -117,13 +118,21 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
 }
 
 fn of_failure(failure: &CommandFailure) -> Option<String> {
-    let text = match failure.kind {
+    of_kind(failure.kind)
+}
+
+/// The hint for a host's failure, of which the kind alone may be known.
+pub fn of_kind(kind: FailureKind) -> Option<String> {
+    let text = match kind {
         FailureKind::CommandNotFound => "the image has no such program; check COMMAND",
         FailureKind::CommandNotExecutable => {
             "check the program's mode, and that it is built for this host's architecture"
         }
         FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
         FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
+        FailureKind::NotConverging => {
+            "raise `--max-downtime` or `--max-bandwidth`, or accept the freeze with `--mode stop`"
+        }
         FailureKind::Stale => "the container has moved on meanwhile; try again",
         FailureKind::NotFound | FailureKind::WrongState | FailureKind::Internal => return None,
     };

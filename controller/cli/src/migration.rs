@@ -27,6 +27,7 @@ pub async fn migrate(
     let request = MigrateRequest {
         container: container.to_owned(),
         to: to.to_owned(),
+        ..MigrateRequest::default()
     };
     let call = async |mut control: Control| control.migrate(request.clone()).await;
     let mut stream = cluster.order(call).await?;

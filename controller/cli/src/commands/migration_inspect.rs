@@ -89,10 +89,15 @@ mod tests {
             to: "h2".parse().unwrap(),
             phase: Phase::Done,
             error: None,
+            failure: None,
+            options: Default::default(),
+            rounds: Vec::new(),
+            progress: None,
             started_ms: 1_700_000_000_000,
             times: MigrationTimes {
                 freeze_us: 123_000,
                 total_us: 0,
+                predicted_freeze_us: 0,
                 bytes: 2048,
                 steps: vec![FreezeStep {
                     name: "dump".into(),

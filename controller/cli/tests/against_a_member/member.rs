@@ -171,10 +171,15 @@ fn migration(phase: Phase) -> MigrationView {
         to: "h2".parse().unwrap(),
         phase,
         error: (!phase.is_committed()).then(|| "dump failed".into()),
+        failure: None,
+        options: Default::default(),
+        rounds: Vec::new(),
+        progress: None,
         started_ms: 1,
         times: MigrationTimes {
             freeze_us: 123_000,
             total_us: 456_000,
+            predicted_freeze_us: 0,
             bytes: 12_897_485,
             steps: Vec::new(),
         },
@@ -255,6 +260,10 @@ impl Control for Served {
             Some(phase) => Ok(Response::new(document::write(&migration(phase)))),
             None => unasked(),
         }
+    }
+
+    async fn cancel_migration(&self, _: Request<MigrationRequest>) -> Answer<Document> {
+        unasked()
     }
 
     async fn list_members(&self, _: Request<Empty>) -> Answer<Documents> {
