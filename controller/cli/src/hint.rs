@@ -14,6 +14,8 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     while let Some(error) = next {
         let found = if let Some(error) = error.downcast_ref::<ClientError>() {
             of_client(error)
+        } else if let Some(failure) = error.downcast_ref::<CommandFailure>() {
+            of_failure(failure)
         } else {
             error.downcast_ref::<InitError>().and_then(of_init)
         };
@@ -118,12 +120,7 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
 }
 
 fn of_failure(failure: &CommandFailure) -> Option<String> {
-    of_kind(failure.kind)
-}
-
-/// The hint for a host's failure, of which the kind alone may be known.
-pub fn of_kind(kind: FailureKind) -> Option<String> {
-    let text = match kind {
+    let text = match failure.kind {
         FailureKind::CommandNotFound => "the image has no such program; check COMMAND",
         FailureKind::CommandNotExecutable => {
             "check the program's mode, and that it is built for this host's architecture"

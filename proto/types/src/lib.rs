@@ -38,7 +38,7 @@ pub use precopy::{
 };
 pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};
-pub use units::{ByteSize, Cpus, UnitError};
+pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
 };
