@@ -165,6 +165,14 @@ impl ContainerTask {
 
     /// Does the command, or drops it and answers the undo that came meanwhile.
     async fn execute(&mut self, command: &AgentCommand) -> Result<Answer, AgentCommand> {
+        let (record, known) = (&self.record, self.known.as_ref());
+        // It may have come while both waited for something else.
+        let undo = self.backlog.iter().position(|next| {
+            admission::meanwhile(record, known, command, next) == Meanwhile::Interrupt
+        });
+        if let Some(undo) = undo.and_then(|at| self.backlog.remove(at)) {
+            return Err(undo);
+        }
         let host = self.host.clone();
         let mut work = pin!(commands::execute(&host, &command.verb));
         let long = matches!(command.verb, Verb::PreCopy { .. } | Verb::Sample { .. });

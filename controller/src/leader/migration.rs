@@ -1,8 +1,8 @@
 //! One migration from where it is to its end. What comes next is the core's table; this asks.
 //!
-//! Between the freeze and the commit every message counts: `Frozen` and `Transferred` are
-//! proposed and not awaited, since their undo is the same and `Reserved`, which is on the disk by
-//! then, already says that it may be needed. `Staged` is written together with the commit, which
+//! Between the last round and the commit every message counts, since the container writes again
+//! what was sent: `PreCopy`, `Frozen` and `Transferred` are proposed and not awaited. Their undo is
+//! the same, and `Reserved`, which is on the disk by then, already says that it may be needed. `Staged` is written together with the commit, which
 //! is awaited; so is an abort, before anything is undone.
 
 use std::{
@@ -14,7 +14,7 @@ use futures::future::join_all;
 use godwit_core::{
     Act, Ask, Command, Memory, Migration, Record, State, Step, next_step, operation,
 };
-use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
+use godwit_types::{FailureKind, FreezeStep, MAX_ROUNDS, MigrationId, Outcome, Phase};
 use tracing::{info, warn};
 
 use super::{
@@ -113,6 +113,7 @@ impl Drive<'_> {
                 predicted_freeze_us,
             } => {
                 record.rounds = rounds;
+                record.rounds.truncate(MAX_ROUNDS);
                 record.bytes = bytes;
                 record.predicted_freeze_us = predicted_freeze_us;
             }
@@ -137,7 +138,7 @@ impl Drive<'_> {
             self.memory.need = Some(0);
         }
         match reaches {
-            Some(phase @ (Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
+            Some(phase @ (Phase::PreCopy | Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
                 self.note(phase, &record);
                 let command = Command::Advance {
                     migration: self.migration.id.clone(),

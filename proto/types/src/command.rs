@@ -318,6 +318,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pre_copy_is_written_as_it_always_was() {
+        let verb = Verb::PreCopy {
+            migration: MigrationId::from_bytes([1; 8]),
+            container: ContainerId::from_bytes([2; 32]),
+            generation: Generation(3),
+            to: HostName::new("h2").unwrap(),
+            address: "10.0.0.2:7401".into(),
+            options: MigrationOptions::default(),
+        };
+        let json = format!(
+            r#"{{"verb":"pre_copy","migration":"{}","container":"{}","generation":3,"to":"h2","address":"10.0.0.2:7401","options":{{"mode":"auto","max_downtime_ms":300,"max_bandwidth":null,"timeout_ms":null}}}}"#,
+            "01".repeat(8),
+            "02".repeat(32)
+        );
+        assert_eq!(serde_json::to_string(&verb).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Verb>(&json).unwrap(), verb);
+        // Kept in agents' ledgers.
+        let outcome = Outcome::PreCopied {
+            rounds: vec![Round::default()],
+            bytes: 4,
+            predicted_freeze_us: 5,
+        };
+        let json = r#"{"outcome":"pre_copied","rounds":[{"number":0,"sent_bytes":0,"sent_pages":0,"zero_pages":0,"dirty_pages":0,"micros":0}],"bytes":4,"predicted_freeze_us":5}"#;
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Outcome>(json).unwrap(), outcome);
+    }
+
+    #[test]
     fn who_gives_up_says_the_figures() {
         let at = Progress {
             round: 7,

@@ -33,7 +33,7 @@ pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use precopy::{
-    Estimate, MAX_DOWNTIME_MS, MigrationMode, MigrationOptions, OptionError, Progress,
+    Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions, OptionError, Progress,
     ProgressReport, Round,
 };
 pub use refusal::Refusal;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest freeze that is accepted when none is named.
 pub const MAX_DOWNTIME_MS: u64 = 300;
+/// More rounds than any pre-copy needs: what is stored of one.
+pub const MAX_ROUNDS: usize = 100;
 /// The longest freeze that can be asked for: an hour.
 const DOWNTIME_MS: u64 = 60 * 60 * 1000;
 /// The longest time limit: 30 days.
