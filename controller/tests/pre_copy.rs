@@ -68,6 +68,16 @@ fn who_watches_sees_the_rounds_go_on() {
             assert_eq!(seen.phase, Phase::Reserved);
             assert_eq!(seen.progress.as_ref(), Some(&said));
         }
+        // Of one that is being moved nothing is asked.
+        let dry = MigrateRequest {
+            dry_run: true,
+            ..to_h2("cache")
+        };
+        let mut dry = control.migrate(dry).await.unwrap().into_inner();
+        let estimate = dry.message().await.unwrap().unwrap();
+        let estimate: Estimate = document::read(&estimate).unwrap();
+        assert_eq!(estimate.against.len(), 1, "{estimate:?}");
+        assert!(estimate.against[0].contains("is being moved by migration"));
         let asked = control.inspect_migration(request(&id)).await.unwrap();
         let asked: MigrationView = document::read(asked.get_ref()).unwrap();
         assert_eq!(asked.progress, Some(said));

@@ -26,8 +26,10 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
     let from = &container.host;
     let it = || container.id.clone();
     let generation = container.generation;
-    // What is known already must not be said again by the host.
-    if container.status == Status::Running && leader.sessions.is_up(from) {
+    // What is known already must not be said again by the host, and one that is being moved
+    // answers nothing else for a while.
+    let idle = container.migration.is_none();
+    if idle && container.status == Status::Running && leader.sessions.is_up(from) {
         let check = Verb::CheckSource {
             container: it(),
             generation,
@@ -49,7 +51,7 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
             Err(reason) => against.push(reason),
         }
     }
-    if from != to && leader.sessions.is_up(to) {
+    if idle && from != to && leader.sessions.is_up(to) {
         let check = Verb::CheckDestination {
             container: it(),
             spec: Box::new(container.spec.clone()),
