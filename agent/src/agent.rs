@@ -20,6 +20,7 @@ use crate::{
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     outbox::Outbox,
+    progress::ProgressBoard,
     session::{self, Settings},
     transfer::{
         Expected,
@@ -126,6 +127,7 @@ impl Agent {
             ledger,
             board: Board::default(),
             outbox: Outbox::default(),
+            progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
             networks: tokio::sync::Mutex::default(),

@@ -12,6 +12,7 @@ use crate::{
     failures,
     host::Host,
     ledger::Answer,
+    precopy,
     transfer::{Expected, protocol::Passage, source},
 };
 
@@ -52,12 +53,22 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             .check_destination(container, spec, *need)
             .await
             .map(|()| Outcome::Checked { need: *need }),
+        Verb::Sample {
+            container,
+            millis,
+            options,
+            ..
+        } => {
+            let watch_for = Duration::from_millis(*millis);
+            return precopy::sample(host, container, watch_for, options).await;
+        }
         Verb::Prepare {
             migration,
             container,
             generation,
             spec,
             from,
+            ..
         } => {
             let prepared = runtime.prepare(container, spec, migration).await;
             match &prepared {
@@ -73,6 +84,20 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
                 Err(_) => drop(runtime.discard(container).await),
             }
             prepared.map(|()| Outcome::Done)
+        }
+        Verb::PreCopy {
+            migration,
+            container,
+            generation,
+            to,
+            address,
+            options,
+        } => {
+            let generation = *generation;
+            let answer =
+                precopy::run(host, migration, container, generation, to, address, options).await;
+            host.progress.forget(migration);
+            return answer;
         }
         Verb::Freeze {
             migration,

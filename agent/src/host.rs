@@ -11,7 +11,10 @@ use godwit_types::{AgentReport, HostFacts, HostName};
 use rustls::ClientConfig;
 use tracing::warn;
 
-use crate::{board::Board, container::Containers, ledger::Ledger, outbox::Outbox, transfer::Doors};
+use crate::{
+    board::Board, container::Containers, ledger::Ledger, outbox::Outbox, progress::ProgressBoard,
+    transfer::Doors,
+};
 
 /// This host.
 pub struct Host {
@@ -24,6 +27,7 @@ pub struct Host {
     pub ledger: Ledger,
     pub board: Board,
     pub outbox: Outbox,
+    pub progress: ProgressBoard,
     pub containers: Containers,
     pub doors: Arc<Doors>,
     /// Tables of networks are applied one after the other.

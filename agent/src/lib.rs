@@ -7,8 +7,9 @@
 //!
 //! ```text
 //! session ─▶ container ─▶ commands ─▶ runtime (containers, CRIU, networks)
-//!                │            └─────▶ transfer::source ──push──▶ another agent's
-//!              ledger                                            transfer::service
+//!                │            ├─────▶ precopy: rounds while the container runs
+//!              ledger         └─────▶ transfer::source ──push──▶ another agent's
+//!                                                               transfer::service
 //! ```
 
 mod agent;
@@ -22,6 +23,8 @@ pub mod ledger;
 mod loading;
 mod logs;
 mod outbox;
+mod precopy;
+mod progress;
 mod session;
 pub mod transfer;
 

@@ -48,6 +48,7 @@ fn prepare(by: u8, generation: u64) -> Verb {
         generation: Generation(generation),
         spec: spec(),
         from: HostName::new("h1").unwrap(),
+        options: Default::default(),
     }
 }
 
@@ -62,7 +63,36 @@ macro_rules! of_migration {
         }
     )*};
 }
-of_migration!(freeze Freeze, stage Stage, resume Resume, thaw Thaw, release Release);
+of_migration!(stage Stage, resume Resume, thaw Thaw, release Release);
+
+fn freeze(by: u8, generation: u64) -> Verb {
+    Verb::Freeze {
+        migration: migration(by),
+        container: id(),
+        generation: Generation(generation),
+        options: Default::default(),
+    }
+}
+
+fn pre_copy(by: u8, generation: u64) -> Verb {
+    Verb::PreCopy {
+        migration: migration(by),
+        container: id(),
+        generation: Generation(generation),
+        to: HostName::new("h2").unwrap(),
+        address: "10.0.0.2:1".into(),
+        options: Default::default(),
+    }
+}
+
+fn sample(generation: u64) -> Verb {
+    Verb::Sample {
+        container: id(),
+        generation: Generation(generation),
+        millis: 10,
+        options: Default::default(),
+    }
+}
 
 fn discard(by: u8) -> Verb {
     Verb::Discard {
@@ -265,6 +295,32 @@ fn nothing_of_a_migration_begins_after_its_end() {
 }
 
 #[test]
+fn rounds_are_the_owners_and_end_with_the_migration() {
+    let mut host = Host::running(1);
+    assert_eq!(host.admit(sample(1)), Admission::Perform);
+    let copied = Outcome::PreCopied {
+        rounds: vec![],
+        bytes: 0,
+        predicted_freeze_us: 0,
+    };
+    let command = host.done(pre_copy(9, 1), Ok(copied.clone()));
+    assert_eq!(host.known, Some(InstanceState::Running { pid: 7 }));
+    let again = admit(&host.record, host.known.as_ref(), &command);
+    assert_eq!(again, Admission::Again(Ok(copied)));
+    // The undo of what only sent rounds, and then nothing of it any more.
+    host.done(thaw(9, 1), Ok(Outcome::Done));
+    host.known = Some(InstanceState::Running { pid: 7 });
+    assert_eq!(host.refused(pre_copy(9, 1)), FailureKind::WrongState);
+    assert_eq!(host.refused(pre_copy(8, 0)), FailureKind::Stale);
+    assert_eq!(host.refused(sample(2)), FailureKind::WrongState);
+    host.known = Some(InstanceState::Frozen {
+        migration: migration(8),
+    });
+    assert_eq!(host.refused(pre_copy(7, 1)), FailureKind::WrongState);
+    assert_eq!(Host::new().refused(pre_copy(9, 1)), FailureKind::NotFound);
+}
+
+#[test]
 fn a_late_undo_of_another_migration_does_nothing() {
     let mut host = Host::frozen(1, 9);
     assert_eq!(host.admit(thaw(8, 1)), Admission::Already(Outcome::Done));
@@ -339,6 +395,22 @@ fn only_the_undo_of_the_same_migration_interrupts() {
         meanwhile(&host.record, None, &current, &current),
         Meanwhile::Join
     );
+
+    // The rounds go on while the container runs, and after it has ended.
+    let mut host = Host::running(1);
+    let current = host.command(pre_copy(9, 1));
+    let asks = |host: &mut Host, verb| {
+        let next = host.command(verb);
+        meanwhile(&host.record, host.known.as_ref(), &current, &next)
+    };
+    assert_eq!(asks(&mut host, thaw(9, 1)), Meanwhile::Interrupt);
+    assert_eq!(asks(&mut host, thaw(8, 1)), Meanwhile::Wait);
+    assert_eq!(asks(&mut host, thaw(9, 0)), Meanwhile::Wait);
+    assert_eq!(asks(&mut host, freeze(9, 1)), Meanwhile::Wait);
+    host.known = Some(InstanceState::Exited {
+        exit: Exit { code: 1, at_ms: 1 },
+    });
+    assert_eq!(asks(&mut host, thaw(9, 1)), Meanwhile::Interrupt);
 
     let mut host = Host::prepared(2, 9);
     let current = host.command(stage(9, 2));

@@ -12,7 +12,9 @@ use godwit_proto::{
     },
     authz, document, limits,
 };
-use godwit_types::{AgentReport, CommandFailure, FailureKind, HostName, OperationId};
+use godwit_types::{
+    AgentReport, CommandFailure, FailureKind, HostName, OperationId, ProgressReport,
+};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -164,6 +166,14 @@ fn hear(
             // An answer that comes by an old session is as good.
             leader.sessions.complete(host, &operation, result);
             Ok(leader.sessions.heard(host, session, None))
+        }
+        Some(from_agent::Message::Progress(said)) => {
+            let said: ProgressReport = document::read(&said)?;
+            let current = leader.sessions.heard(host, session, None);
+            if current {
+                leader.progress.hear(&leader.state(), host, said);
+            }
+            Ok(current)
         }
         Some(from_agent::Message::Hello(_)) => {
             Err(Status::invalid_argument("a session has one hello"))

@@ -5,106 +5,14 @@ mod harness;
 use std::time::Duration;
 
 use godwit_proto::{
-    control::{
-        ContainerRequest, MigrateRequest, RemoveRequest, RunRequest, StopRequest,
-        control_client::ControlClient,
-    },
+    control::{RemoveRequest, RunRequest, StopRequest},
     document, failure,
     failure::Problem,
 };
 use godwit_types::{
-    CommandFailure, ContainerView, FailureKind, Generation, MigrationView, Phase, Refusal, Status,
+    CommandFailure, ContainerView, FailureKind, Generation, Phase, Refusal, Status,
 };
-use harness::{
-    agent::{Agent, Log},
-    *,
-};
-use tonic::transport::Channel;
-
-const WAY: [&str; 8] = [
-    "h1 check-source",
-    "h2 check-destination",
-    "h2 prepare",
-    "h1 freeze",
-    "h1 transfer",
-    "h2 stage",
-    "h2 resume",
-    "h1 release",
-];
-
-struct Scene {
-    group: Group,
-    runtime: tokio::runtime::Runtime,
-    log: Log,
-    source: Agent,
-    destination: Agent,
-}
-
-impl Scene {
-    fn new(members: u64) -> Self {
-        let group = Group::start(members, 1000);
-        group.leader();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let log = Log::default();
-        let (source, destination) = runtime.block_on(async {
-            let agents = (
-                Agent::start(&group, "h1", &log),
-                Agent::start(&group, "h2", &log),
-            );
-            hosts_up(&group, 0).await;
-            agents
-        });
-        Self {
-            group,
-            runtime,
-            log,
-            source,
-            destination,
-        }
-    }
-}
-
-async fn hosts_up(group: &Group, at: usize) {
-    wait_for("both hosts", || async {
-        let views = hosts(&mut group.control(at)).await.ok()?;
-        (views.iter().filter(|view| view.up).count() == 2).then_some(())
-    })
-    .await;
-}
-
-async fn run(control: &mut ControlClient<Channel>, name: &str) -> ContainerView {
-    let request = RunRequest {
-        name: name.to_owned(),
-        image: "redis".to_owned(),
-        host: "h1".to_owned(),
-        ..RunRequest::default()
-    };
-    document::read(control.run(request).await.unwrap().get_ref()).unwrap()
-}
-
-async fn inspect(control: &mut ControlClient<Channel>, name: &str) -> ContainerView {
-    let request = ContainerRequest {
-        container: name.to_owned(),
-    };
-    document::read(control.inspect_container(request).await.unwrap().get_ref()).unwrap()
-}
-
-fn to_h2(name: &str) -> MigrateRequest {
-    MigrateRequest {
-        container: name.to_owned(),
-        to: "h2".to_owned(),
-    }
-}
-
-/// Migrates to the end and answers the last view.
-async fn migrate(control: &mut ControlClient<Channel>, name: &str) -> MigrationView {
-    let mut stream = control.migrate(to_h2(name)).await.unwrap().into_inner();
-    let mut last: Option<MigrationView> = None;
-    while let Some(item) = stream.message().await.unwrap() {
-        last = Some(document::read(&item).unwrap());
-    }
-    last.unwrap()
-}
+use harness::{agent::Agent, scene::*, *};
 
 fn refusal(status: tonic::Status) -> Refusal {
     match failure::problem(&status) {
@@ -244,13 +152,9 @@ fn a_failure_at_every_step_undoes_both_sides() {
     scene.runtime.block_on(async {
         let mut control = scene.group.control(0);
         run(&mut control, "cache").await;
-        for (at, step) in WAY[..6].iter().enumerate() {
+        for (at, step) in WAY[..7].iter().enumerate() {
             let (host, verb) = step.split_once(' ').unwrap();
-            let agent = if host == "h1" {
-                &scene.source
-            } else {
-                &scene.destination
-            };
+            let agent = scene.agent(host);
             agent.fail(Some(verb));
             scene.log.lock().unwrap().clear();
             let view = migrate(&mut control, "cache").await;

@@ -47,6 +47,7 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::StillRunning { .. }
         | Refusal::Migrating { .. }
         | Refusal::WrongPhase { .. }
+        | Refusal::PastCommit { .. }
         | Refusal::StaleGeneration { .. } => Code::FailedPrecondition,
     };
     status(code, refusal.to_string(), &Problem::Refused(refusal))
@@ -59,6 +60,7 @@ pub fn failed(failure: CommandFailure) -> Status {
         | FailureKind::WrongState
         | FailureKind::CommandNotFound
         | FailureKind::CommandNotExecutable
+        | FailureKind::NotConverging
         | FailureKind::Unfit => Code::FailedPrecondition,
         FailureKind::Peer => Code::Unavailable,
         FailureKind::Internal => Code::Internal,

@@ -38,6 +38,7 @@ pub enum Meanwhile {
 pub fn migration(verb: &Verb) -> Option<&MigrationId> {
     match verb {
         Verb::Prepare { migration, .. }
+        | Verb::PreCopy { migration, .. }
         | Verb::Freeze { migration, .. }
         | Verb::Transfer { migration, .. }
         | Verb::Stage { migration, .. }
@@ -50,6 +51,7 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::Remove { .. }
         | Verb::CheckSource { .. }
         | Verb::CheckDestination { .. }
+        | Verb::Sample { .. }
         | Verb::SyncNetwork { .. } => None,
     }
 }
@@ -85,7 +87,9 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             Role::Owner { .. } => Admission::Perform,
             Role::Incoming { .. } => not_owner(record),
         },
-        Verb::CheckSource { generation, .. } => owned(record, *generation),
+        Verb::CheckSource { generation, .. } | Verb::Sample { generation, .. } => {
+            owned(record, *generation)
+        }
         Verb::CheckDestination { .. } => match &record.role {
             Role::None { .. } => Admission::Perform,
             role => wrong_state(format!("container is already here as {}", word(role))),
@@ -95,6 +99,12 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => prepare(record, migration, *generation),
+        Verb::PreCopy { generation, .. } => match (owned(record, *generation), known) {
+            (Admission::Perform, Some(InstanceState::Frozen { migration: held })) => {
+                frozen_for(held)
+            }
+            (admission, _) => admission,
+        },
         Verb::Freeze {
             migration,
             generation,
@@ -193,12 +203,14 @@ pub fn meanwhile(
     let undoes = matches!(
         (&current.verb, &next.verb),
         (
-            Verb::Freeze { .. } | Verb::Transfer { .. },
+            Verb::PreCopy { .. } | Verb::Freeze { .. } | Verb::Transfer { .. },
             Verb::Thaw { .. }
         ) | (Verb::Stage { .. }, Verb::Discard { .. })
     ) && migration(&current.verb) == migration(&next.verb);
-    // An undo that would be refused must not interrupt either.
-    if undoes && admit(record, known, next) == Admission::Perform {
+    // An undo that would be refused must not interrupt either. One of a container that has ended
+    // has nothing to do, but what is being done shall end.
+    let taken = || !matches!(admit(record, known, next), Admission::Refuse(_));
+    if undoes && taken() {
         Meanwhile::Interrupt
     } else {
         Meanwhile::Wait

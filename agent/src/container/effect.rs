@@ -139,7 +139,7 @@ pub fn state(after: &Record, verb: &Verb, answer: &Answer) -> After {
 pub fn changes_nothing(verb: &Verb) -> bool {
     matches!(
         verb,
-        Verb::CheckSource { .. } | Verb::CheckDestination { .. }
+        Verb::CheckSource { .. } | Verb::CheckDestination { .. } | Verb::Sample { .. }
     )
 }
 

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A task does one command at a time; the one exception is the undo of what is being done,
-//! which drops it. Between commands it watches its instance and puts every change on the board.
+//! which drops it. Between commands, and during one that may take minutes, it watches its instance
+//! and puts every change on the board.
 
 pub mod admission;
 pub mod effect;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use godwit_proto::failure::chain;
 use godwit_runtime::RuntimeError;
 use godwit_types::{
-    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId, Verb,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
@@ -165,8 +165,17 @@ impl ContainerTask {
 
     /// Does the command, or drops it and answers the undo that came meanwhile.
     async fn execute(&mut self, command: &AgentCommand) -> Result<Answer, AgentCommand> {
+        let (record, known) = (&self.record, self.known.as_ref());
+        // It may have come while both waited for something else.
+        let undo = self.backlog.iter().position(|next| {
+            admission::meanwhile(record, known, command, next) == Meanwhile::Interrupt
+        });
+        if let Some(undo) = undo.and_then(|at| self.backlog.remove(at)) {
+            return Err(undo);
+        }
         let host = self.host.clone();
         let mut work = pin!(commands::execute(&host, &command.verb));
+        let long = matches!(command.verb, Verb::PreCopy { .. } | Verb::Sample { .. });
         loop {
             tokio::select! {
                 biased;
@@ -184,6 +193,10 @@ impl ContainerTask {
                             self.host.outbox.send(next.operation, Err(failure)).await;
                         }
                     }
+                }
+                // It runs all the while, and may end.
+                state = watch(&self.host, &self.container, self.known.as_ref()), if long => {
+                    self.observe(state);
                 }
             }
         }

@@ -35,7 +35,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::{container, host::Host, ledger::Answer};
+use crate::{container, host::Host, ledger::Answer, progress};
 use members::{Members, Next};
 
 /// Messages between this task and the connection.
@@ -152,6 +152,7 @@ async fn talk(
     heartbeat: Duration,
 ) -> String {
     let mut answers = host.outbox.open();
+    let mut progress_from = Instant::now();
     let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -174,6 +175,10 @@ async fn talk(
                 report(host)
             }
             _ = beat.tick() => report(host),
+            said = host.progress.next(progress_from) => {
+                progress_from = Instant::now() + progress::PAUSE;
+                from_agent::Message::Progress(document::write(&said))
+            }
         };
         // A full channel means that the connection takes nothing: the leader is not there.
         let sent = timeout(

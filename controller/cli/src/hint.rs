@@ -14,6 +14,8 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     while let Some(error) = next {
         let found = if let Some(error) = error.downcast_ref::<ClientError>() {
             of_client(error)
+        } else if let Some(failure) = error.downcast_ref::<CommandFailure>() {
+            of_failure(failure)
         } else {
             error.downcast_ref::<InitError>().and_then(of_init)
         };
@@ -110,6 +112,7 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
+        | Refusal::PastCommit { .. }
         | Refusal::StaleGeneration { .. }
         | Refusal::Invalid { .. } => return None,
     };
@@ -124,6 +127,9 @@ fn of_failure(failure: &CommandFailure) -> Option<String> {
         }
         FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
         FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
+        FailureKind::NotConverging => {
+            "raise `--max-downtime` or `--max-bandwidth`, or accept the freeze with `--mode stop`"
+        }
         FailureKind::Stale => "the container has moved on meanwhile; try again",
         FailureKind::NotFound | FailureKind::WrongState | FailureKind::Internal => return None,
     };

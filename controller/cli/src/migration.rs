@@ -5,9 +5,13 @@
 
 use std::time::Duration;
 
-use godwit_proto::control::{MigrateRequest, MigrationRequest};
-use godwit_types::MigrationView;
+use godwit_proto::{
+    control::{MigrateRequest, MigrationRequest},
+    v1::Document,
+};
+use godwit_types::{Estimate, MigrationOptions, MigrationView};
 use tokio::time::sleep;
+use tonic::Streaming;
 
 use crate::{
     client::{Cluster, Control},
@@ -17,17 +21,66 @@ use crate::{
 /// Between two questions when there is no stream.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Starts a migration and answers its end, moved or not. `seen` is told every new phase.
+/// What is to move where, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    pub container: String,
+    pub to: String,
+    pub options: MigrationOptions,
+}
+
+impl Order {
+    fn request(&self, dry_run: bool) -> MigrateRequest {
+        let options = &self.options;
+        MigrateRequest {
+            container: self.container.clone(),
+            to: self.to.clone(),
+            mode: options.mode.to_string(),
+            max_downtime_ms: options.max_downtime_ms,
+            max_bandwidth: options.max_bandwidth.unwrap_or(0),
+            timeout_ms: options.timeout_ms.unwrap_or(0),
+            dry_run,
+        }
+    }
+}
+
+/// What the migration would come to. Nothing is started.
+pub async fn estimate(cluster: &mut Cluster, order: &Order) -> Result<Estimate, ClientError> {
+    let request = order.request(true);
+    let call = async |mut control: Control| control.migrate(request.clone()).await;
+    let mut stream = cluster.ask(call).await?;
+    let document = first(cluster, &mut stream).await?;
+    cluster.read(&document)
+}
+
+/// Starts a migration and leaves it to itself.
+pub async fn begin(cluster: &mut Cluster, order: &Order) -> Result<MigrationView, ClientError> {
+    let request = order.request(false);
+    let call = async |mut control: Control| control.migrate(request.clone()).await;
+    let mut stream = cluster.order(call).await?;
+    let document = first(cluster, &mut stream).await?;
+    cluster.read(&document)
+}
+
+async fn first(
+    cluster: &mut Cluster,
+    stream: &mut Streaming<Document>,
+) -> Result<Document, ClientError> {
+    match stream.message().await {
+        Ok(Some(document)) => Ok(document),
+        Ok(None) => Err(ClientError::NoMigration),
+        Err(status) => Err(cluster.stream_failed(status)),
+    }
+}
+
+/// Starts a migration and answers its end, moved or not. `seen` is told every new phase, and how
+/// pre-copy goes on.
 pub async fn migrate(
     cluster: &mut Cluster,
-    container: &str,
-    to: &str,
+    order: &Order,
     mut seen: impl FnMut(&MigrationView),
 ) -> Result<MigrationView, ClientError> {
-    let request = MigrateRequest {
-        container: container.to_owned(),
-        to: to.to_owned(),
-    };
+    let request = order.request(false);
     let call = async |mut control: Control| control.migrate(request.clone()).await;
     let mut stream = cluster.order(call).await?;
     let mut last: Option<MigrationView> = None;
@@ -70,12 +123,23 @@ pub async fn inspect(cluster: &mut Cluster, id: &str) -> Result<MigrationView, C
     cluster.read(&document)
 }
 
+/// Takes a migration back before its commit.
+pub async fn cancel(cluster: &mut Cluster, id: &str) -> Result<MigrationView, ClientError> {
+    let request = MigrationRequest {
+        migration: id.to_owned(),
+    };
+    let call = async |mut control: Control| control.cancel_migration(request.clone()).await;
+    let document = cluster.ask(call).await?;
+    cluster.read(&document)
+}
+
 fn tell(
     last: &mut Option<MigrationView>,
     view: MigrationView,
     seen: &mut impl FnMut(&MigrationView),
 ) {
-    if last.as_ref().is_none_or(|last| last.phase != view.phase) {
+    let same = |last: &MigrationView| last.phase == view.phase && last.progress == view.progress;
+    if !last.as_ref().is_some_and(same) {
         seen(&view);
     }
     *last = Some(view);

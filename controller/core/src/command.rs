@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use godwit_types::{
-    ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, ImageName, InstanceState,
-    Limits, MigrationId, NetworkName, Phase, Subnet,
+    ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
+    InstanceState, Limits, MigrationId, MigrationOptions, NetworkName, Phase, Round, Subnet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,8 @@ pub enum Command {
         container: ContainerId,
         to: HostName,
         started_ms: u64,
+        #[serde(default = "MigrationOptions::stop")]
+        options: MigrationOptions,
     },
     /// What leads to this phase has been done. `Committed` is the one commit point.
     Advance {
@@ -73,6 +75,9 @@ pub enum Command {
     Abort {
         migration: MigrationId,
         error: String,
+        /// When it was a host that failed.
+        #[serde(default)]
+        failure: Option<FailureKind>,
     },
 }
 
@@ -100,7 +105,10 @@ pub struct NewContainer {
 pub struct Record {
     /// Appended to those of the phases before.
     pub steps: Vec<FreezeStep>,
+    /// Added to those of the phases before.
     pub bytes: u64,
+    pub rounds: Vec<Round>,
+    pub predicted_freeze_us: u64,
     pub freeze_started_ms: Option<u64>,
     pub freeze_us: u64,
     pub total_us: u64,

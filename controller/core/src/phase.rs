@@ -1,8 +1,8 @@
 //! The hand-over as a table: what leads to each phase, and what undoes it.
 //!
 //! ```text
-//! Pending → Preflight → Reserved → Frozen → Transferred → Staged → COMMITTED → Resumed → Done
-//!      └──────────────── anything before COMMITTED: Aborting → Aborted ───────────────┘
+//! Pending → Preflight → Reserved → PreCopy → Frozen → Transferred → Staged → COMMITTED
+//!      └──────── anything before COMMITTED: Aborting → Aborted     Done ← Resumed ←┘
 //! ```
 //!
 //! A stored phase says what *has been done*: a leader that finds one repeats the act of the next
@@ -31,14 +31,18 @@ pub enum Act {
     Release = 8,
     Discard = 9,
     Thaw = 10,
+    PreCopy = 11,
 }
 
 impl Act {
     pub fn side(self) -> Side {
         match self {
-            Self::CheckSource | Self::Freeze | Self::Transfer | Self::Release | Self::Thaw => {
-                Side::Source
-            }
+            Self::CheckSource
+            | Self::PreCopy
+            | Self::Freeze
+            | Self::Transfer
+            | Self::Release
+            | Self::Thaw => Side::Source,
             Self::CheckDestination | Self::Prepare | Self::Stage | Self::Resume | Self::Discard => {
                 Side::Destination
             }
@@ -73,13 +77,14 @@ const fn entry(phase: Phase, acts: &'static [Act], undo: Undo) -> Row {
     Row { phase, acts, undo }
 }
 
-pub const TABLE: [Row; 8] = [
+pub const TABLE: [Row; 9] = [
     entry(
         Phase::Preflight,
         &[Act::CheckSource, Act::CheckDestination],
         BOTH,
     ),
     entry(Phase::Reserved, &[Act::Prepare], BOTH),
+    entry(Phase::PreCopy, &[Act::PreCopy], BOTH),
     entry(Phase::Frozen, &[Act::Freeze], BOTH),
     entry(Phase::Transferred, &[Act::Transfer], BOTH),
     entry(Phase::Staged, &[Act::Stage], BOTH),
@@ -133,7 +138,7 @@ mod tests {
             phase = row.phase;
             way.push(phase);
         }
-        assert_eq!(way, Phase::ALL[..9]);
+        assert_eq!(way, Phase::ALL[..10]);
         for from in Phase::ALL {
             let forward = Phase::ALL
                 .into_iter()

@@ -2,17 +2,22 @@
 //!
 //! Stored as JSON, `{"version":1,"state":{…}}`. A change that an older reader could misread
 //! raises [`FORMAT`] and brings an upgrade step in [`State::from_json`].
+//!
+//! | format | brought | upgrade |
+//! |---|---|---|
+//! | 1 | | |
+//! | 2 | pre-copy: its phase, a migration's options and rounds | the defaults of the new fields |
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use godwit_types::{
-    ContainerId, ContainerName, ContainerSpec, Generation, HostName, MigrationId, MigrationTimes,
-    NetworkName, NetworkSpec, Phase, Status,
+    ContainerId, ContainerName, ContainerSpec, FailureKind, Generation, HostName, MigrationId,
+    MigrationOptions, MigrationTimes, NetworkName, NetworkSpec, Phase, Round, Status,
 };
 use serde::{Deserialize, Serialize};
 
 /// The version this build writes and the highest it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The network that a cluster is born with.
 pub const DEFAULT_NETWORK: &str = "default";
 const DEFAULT_SUBNET: &str = "10.88.0.0/16";
@@ -86,10 +91,18 @@ pub struct Migration {
     pub generation: Generation,
     pub phase: Phase,
     pub error: Option<String>,
+    #[serde(default)]
+    pub failure: Option<FailureKind>,
+    /// Before there were any, every migration stopped and copied.
+    #[serde(default = "MigrationOptions::stop")]
+    pub options: MigrationOptions,
     pub started_ms: u64,
     /// When the leader asked for the freeze, so that the next leader can tell how long it took.
     #[serde(default)]
     pub freeze_started_ms: Option<u64>,
+    /// Of pre-copy.
+    #[serde(default)]
+    pub rounds: Vec<Round>,
     pub times: MigrationTimes,
 }
 

@@ -109,6 +109,7 @@ fn ask(
     let spec = || Box::new(container.spec.clone());
     let before = migration.generation;
     let after = before.next();
+    let options = || migration.options.clone();
     let verb = match act {
         Act::CheckSource => Verb::CheckSource {
             container: it(),
@@ -125,11 +126,22 @@ fn ask(
             generation: after,
             spec: spec(),
             from: migration.from.clone(),
+            options: options(),
+        },
+        // Also where memory is sent in the freeze: the source then answers at once.
+        Act::PreCopy => Verb::PreCopy {
+            migration: id(),
+            container: it(),
+            generation: before,
+            to: migration.to.clone(),
+            address: state.hosts.get(&migration.to)?.address.clone(),
+            options: options(),
         },
         Act::Freeze => Verb::Freeze {
             migration: id(),
             container: it(),
             generation: before,
+            options: options(),
         },
         Act::Transfer => Verb::Transfer {
             migration: id(),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use godwit_types::{ContainerView, HostFacts, HostName, HostView, MigrationView, NetworkView};
+use godwit_types::{
+    ContainerView, HostFacts, HostName, HostView, MigrationView, NetworkView, Progress,
+};
 
 use crate::state::{Container, Migration, Network, State};
 
@@ -60,7 +62,8 @@ pub fn network_view(network: &Network) -> NetworkView {
     }
 }
 
-pub fn migration_view(migration: &Migration) -> MigrationView {
+/// `progress`: what its source said last, if it is still at it.
+pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> MigrationView {
     MigrationView {
         id: migration.id.clone(),
         container: migration.container.clone(),
@@ -69,7 +72,11 @@ pub fn migration_view(migration: &Migration) -> MigrationView {
         to: migration.to.clone(),
         phase: migration.phase,
         error: migration.error.clone(),
+        failure: migration.failure,
+        options: migration.options.clone(),
         started_ms: migration.started_ms,
+        rounds: migration.rounds.clone(),
+        progress,
         times: migration.times.clone(),
     }
 }

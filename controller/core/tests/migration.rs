@@ -8,9 +8,10 @@ use godwit_core::{
 };
 use godwit_types::{Generation, Phase, Refusal, Status, Verb};
 
-const FORWARD: [Phase; 8] = [
+const FORWARD: [Phase; 9] = [
     Phase::Preflight,
     Phase::Reserved,
+    Phase::PreCopy,
     Phase::Frozen,
     Phase::Transferred,
     Phase::Staged,
@@ -49,6 +50,7 @@ fn the_steps_lead_to_the_other_host() {
             "h1 check-source",
             "h2 check-destination",
             "h2 prepare",
+            "h1 pre-copy",
             "h1 freeze",
             "h1 transfer",
             "h2 stage",
@@ -60,13 +62,15 @@ fn the_steps_lead_to_the_other_host() {
     assert_eq!((&moved.host, moved.generation), (&host(2), Generation(2)));
     assert_eq!((&moved.status, &moved.migration), (&Status::Running, &None));
     let times = &state.migrations[&migration(1)].times;
+    assert_eq!((times.bytes, times.predicted_freeze_us), (9 * 7, 5));
+    assert_eq!(state.migrations[&migration(1)].rounds, [round(1)]);
     let steps: Vec<_> = times.steps.iter().map(|step| step.name.as_str()).collect();
     assert_eq!(steps, FORWARD.map(|phase| phase.as_str()));
 }
 
 #[test]
 fn a_failure_at_every_phase_leaves_the_owner_as_it_was() {
-    for reached in 0..=5 {
+    for reached in 0..=6 {
         let mut state = cluster();
         let before = state.containers[&container(1)].clone();
         let version = find_network(&state, "default").unwrap().version;
@@ -112,13 +116,10 @@ fn after_the_commit_there_is_no_abort() {
             Ok(Applied::Unchanged)
         );
         if phase.is_committed() {
-            let wanted = Phase::Aborting;
             assert_eq!(
                 refused(&mut state, &abort(1, "late")),
-                Refusal::WrongPhase {
-                    migration: migration(1),
-                    phase,
-                    wanted
+                Refusal::PastCommit {
+                    migration: migration(1)
                 }
             );
         }
@@ -135,7 +136,7 @@ fn the_commit_moves_the_endpoint() {
     let before = table(&state, find_network(&state, "default").unwrap());
     assert_eq!(before.endpoints[0].host, host(1));
     must(&mut state, &[start(1, 1, 2)]);
-    for phase in &FORWARD[..6] {
+    for phase in &FORWARD[..7] {
         must(&mut state, &[advance(1, *phase)]);
     }
     let after = table(&state, find_network(&state, "default").unwrap());
@@ -182,6 +183,34 @@ fn what_must_not_start_is_refused() {
         let refusal = refused(&mut state, &command);
         assert!(matches!(refusal, Refusal::Migrating { .. }), "{refusal:?}");
     }
+}
+
+#[test]
+fn both_sides_are_told_how_the_memory_moves() {
+    let mut state = cluster();
+    must(&mut state, &[start(1, 1, 2)]);
+    let memory = Memory {
+        need: Some(64),
+        ..Memory::default()
+    };
+    let mut told = Vec::new();
+    for phase in FORWARD {
+        if let Step::Ask { ask, .. } =
+            next_step(&state, &state.migrations[&migration(1)].clone(), &memory)
+            && let Verb::Prepare { options, .. }
+            | Verb::PreCopy { options, .. }
+            | Verb::Freeze { options, .. } = ask.command.verb
+        {
+            told.push((ask.act, ask.host, options));
+        }
+        must(&mut state, &[advance(1, phase)]);
+    }
+    let expected = [
+        (Act::Prepare, host(2), options()),
+        (Act::PreCopy, host(1), options()),
+        (Act::Freeze, host(1), options()),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -3,15 +3,22 @@
 mod cluster;
 
 use cluster::*;
-use godwit_core::{State, StateError};
-use godwit_types::Phase;
+use godwit_core::{Command, State, StateError};
+use godwit_types::{MigrationMode, MigrationOptions, MigrationTimes, Phase};
 
-const GOLDEN: &str = include_str!("golden/state-1.json");
+const GOLDEN: &str = include_str!("golden/state-2.json");
+/// Before pre-copy.
+const FORMAT_1: &str = include_str!("golden/state-1.json");
 
 fn sample() -> State {
     let mut state = cluster();
     must(&mut state, &[create(2, 3, None), start(1, 1, 2)]);
-    for phase in [Phase::Preflight, Phase::Reserved, Phase::Frozen] {
+    for phase in [
+        Phase::Preflight,
+        Phase::Reserved,
+        Phase::PreCopy,
+        Phase::Frozen,
+    ] {
         must(&mut state, &[advance(1, phase)]);
     }
     state
@@ -28,11 +35,36 @@ fn the_golden_file_is_read_and_written_as_it_is() {
 }
 
 #[test]
+fn format_1_is_read_and_its_migrations_stop_and_copy_to_their_end() {
+    let read = State::from_json(FORMAT_1.as_bytes()).unwrap();
+    let mut expected = sample();
+    let moving = expected.migrations.get_mut(&migration(1)).unwrap();
+    moving.options = MigrationOptions::stop();
+    moving.rounds = Vec::new();
+    moving.times = MigrationTimes {
+        steps: moving.times.steps.clone(),
+        ..MigrationTimes::default()
+    };
+    moving.times.steps.retain(|step| step.name != "precopy");
+    assert_eq!(read, expected);
+    // So does one that the log of such a build starts.
+    let started = r#"{"kind":"start_migration","id":"0202020202020202","container":"CONTAINER",
+        "to":"h2","started_ms":1}"#;
+    let started = started.replace("CONTAINER", container(1).as_str());
+    let Command::StartMigration { options, .. } = serde_json::from_str(&started).unwrap() else {
+        panic!("{started}");
+    };
+    assert_eq!(options.mode, MigrationMode::Stop);
+    let abort = r#"{"kind":"abort","migration":"0202020202020202","error":"x"}"#;
+    assert!(serde_json::from_str::<Command>(abort).is_ok());
+}
+
+#[test]
 fn a_newer_format_is_refused_before_it_is_read() {
-    let newer = br#"{"version":2,"state":"something else"}"#;
+    let newer = br#"{"version":3,"state":"something else"}"#;
     assert!(matches!(
         State::from_json(newer),
-        Err(StateError::Version(2))
+        Err(StateError::Version(3))
     ));
     assert!(matches!(State::from_json(b"{}"), Err(StateError::Json(_))));
 }
@@ -41,7 +73,7 @@ fn a_newer_format_is_refused_before_it_is_read() {
 #[test]
 #[ignore = "writes the golden file"]
 fn write_the_golden_file() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-1.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-2.json");
     let mut text = sample().to_json();
     text.push(b'\n');
     std::fs::write(path, text).unwrap();

@@ -2,10 +2,12 @@
 //! leader; a follower passes it on and hands back what comes.
 
 mod containers;
+mod estimate;
 mod images;
 mod lists;
 mod logs;
 mod migrations;
+mod preflight;
 mod run;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -18,7 +20,7 @@ use godwit_proto::{
         LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest, RunRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
-    failure, limits,
+    document, failure, limits,
     v1::{Document, Documents, Empty},
 };
 use godwit_types::{FailureKind, Refusal};
@@ -246,6 +248,13 @@ impl Control for Service {
         let message = request.into_inner();
         match self.member.place(forwarded).await? {
             Place::Here(leader) => {
+                if message.dry_run {
+                    let work = estimate::estimate(&leader, message);
+                    let estimate = leader.scope.run(work).await;
+                    let estimate = estimate.unwrap_or_else(|| Err(lost()))?;
+                    let only = tokio_stream::once(Ok(document::write(&estimate)));
+                    return Ok(Response::new(Box::pin(only)));
+                }
                 let work = migrations::start(&leader, message);
                 let id = leader
                     .scope
@@ -276,6 +285,15 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, inspect_migration, again: true, |leader, message| {
             migrations::inspect(leader, message)
+        })
+    }
+
+    async fn cancel_migration(
+        &self,
+        request: Request<MigrationRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, cancel_migration, again: true, |leader, message| {
+            migrations::cancel(leader, message)
         })
     }
 }

@@ -1,8 +1,8 @@
 //! One migration from where it is to its end. What comes next is the core's table; this asks.
 //!
-//! Between the freeze and the commit every message counts: `Frozen` and `Transferred` are
-//! proposed and not awaited, since their undo is the same and `Reserved`, which is on the disk by
-//! then, already says that it may be needed. `Staged` is written together with the commit, which
+//! Between the last round and the commit every message counts, since the container writes again
+//! what was sent: `PreCopy`, `Frozen` and `Transferred` are proposed and not awaited. Their undo is
+//! the same, and `Reserved`, which is on the disk by then, already says that it may be needed. `Staged` is written together with the commit, which
 //! is awaited; so is an abort, before anything is undone.
 
 use std::{
@@ -11,16 +11,19 @@ use std::{
 };
 
 use futures::future::join_all;
-use godwit_core::{Act, Ask, Command, Memory, Migration, Record, Step, next_step, operation};
-use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
-use tokio::time::timeout;
+use godwit_core::{
+    Act, Ask, Command, Memory, Migration, Record, State, Step, next_step, operation,
+};
+use godwit_types::{FailureKind, FreezeStep, MAX_ROUNDS, MigrationId, Outcome, Phase};
 use tracing::{info, warn};
 
-use super::{Leader, sessions::AskError};
+use super::{
+    Leader,
+    answer::{Heard, answer},
+    sessions::AskError,
+};
 use crate::{ids, raft::ProposeError};
 
-/// An act before the commit that takes longer has failed.
-const ACT_TIMEOUT: Duration = Duration::from_secs(60);
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,7 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
     };
     loop {
         let state = leader.state();
+        drive.look(&state);
         let step = next_step(&state, &drive.migration, &drive.memory);
         let result = match step {
             Step::Ask { ask, reaches } if drive.migration.phase.is_committed() => {
@@ -66,8 +70,11 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
                 warn!(migration = %id, reason, "nothing left to undo");
                 drive.advance(Phase::Aborted, Record::default()).await
             }
-            Step::Impossible(reason) => drive.abort(reason.to_owned()).await,
-            Step::Finished => return,
+            Step::Impossible(reason) => drive.abort(reason.to_owned(), None).await,
+            Step::Finished => {
+                leader.progress.forget(id);
+                return;
+            }
         };
         if let Err(reason) = result {
             // Another leader takes it from what is stored, or this one does after a pause.
@@ -86,26 +93,30 @@ impl Drive<'_> {
             self.freeze_began = Some(Instant::now());
             record.freeze_started_ms = Some(ids::now_ms());
         }
-        let what = ask.command.verb.name();
-        let host = ask.host.clone();
-        let answer = timeout(ACT_TIMEOUT, self.leader.sessions.ask(&host, ask.command)).await;
-        let outcome = match answer {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(AskError::Failed(failure))) => {
-                let reason = format!("{what} on host `{host}`: {}", failure.message);
-                return self.abort(reason).await;
-            }
-            Ok(Err(down @ AskError::HostDown(_))) => {
-                return self.abort(format!("{what}: {down}")).await;
-            }
-            Err(_) => {
-                let seconds = ACT_TIMEOUT.as_secs();
-                let reason = format!("{what} on host `{host}`: no answer in {seconds} s");
-                return self.abort(reason).await;
+        let heard = answer(self.leader, &self.migration, ask).await;
+        if act == Act::PreCopy {
+            self.leader.progress.forget(&self.migration.id);
+        }
+        let outcome = match heard {
+            Heard::Outcome(outcome) => outcome,
+            Heard::Failed { reason, kind } => return self.abort(reason, kind).await,
+            Heard::TakenBack => {
+                self.look(&self.leader.state());
+                return Ok(());
             }
         };
         match outcome {
             Outcome::Checked { need } => self.memory.need = Some(need),
+            Outcome::PreCopied {
+                rounds,
+                bytes,
+                predicted_freeze_us,
+            } => {
+                record.rounds = rounds;
+                record.rounds.truncate(MAX_ROUNDS);
+                record.bytes = bytes;
+                record.predicted_freeze_us = predicted_freeze_us;
+            }
             Outcome::Frozen { steps } => {
                 // What the source did before it stopped anything is no part of the freeze.
                 let running = steps
@@ -127,7 +138,7 @@ impl Drive<'_> {
             self.memory.need = Some(0);
         }
         match reaches {
-            Some(phase @ (Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
+            Some(phase @ (Phase::PreCopy | Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
                 self.note(phase, &record);
                 let command = Command::Advance {
                     migration: self.migration.id.clone(),
@@ -197,7 +208,7 @@ impl Drive<'_> {
                 Ok(())
             }
             // A refusal is certain: it is not committed and, aborted, never will be.
-            Err(ProposeError::Refused(refusal)) => self.abort(refusal.to_string()).await,
+            Err(ProposeError::Refused(refusal)) => self.abort(refusal.to_string(), None).await,
             Err(unknown) => Err(unknown),
         }
     }
@@ -208,9 +219,25 @@ impl Drive<'_> {
             to,
             record: record.clone(),
         };
-        self.leader.raft.propose(&command).await?;
-        self.note(to, &record);
+        match self.leader.raft.propose(&command).await {
+            Ok(_) => self.note(to, &record),
+            // It was taken back meanwhile.
+            Err(ProposeError::Refused(_)) if self.look(&self.leader.state()) => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// Whether the stored migration was taken back while this one went on.
+    fn look(&mut self, state: &State) -> bool {
+        let stored = state.migrations.get(&self.migration.id);
+        let news = stored.is_some_and(|stored| stored.phase == Phase::Aborting)
+            && self.migration.phase != Phase::Aborting;
+        if news {
+            info!(migration = %self.migration.id, phase = %self.migration.phase, "taken back");
+            self.note(Phase::Aborting, &Record::default());
+        }
+        news
     }
 
     fn note(&mut self, phase: Phase, record: &Record) {
@@ -222,11 +249,16 @@ impl Drive<'_> {
     }
 
     /// Nothing is undone before every leader to come knows that it must be.
-    async fn abort(&mut self, reason: String) -> Result<(), ProposeError> {
+    async fn abort(
+        &mut self,
+        reason: String,
+        failure: Option<FailureKind>,
+    ) -> Result<(), ProposeError> {
         warn!(migration = %self.migration.id, phase = %self.migration.phase, %reason, "aborting");
         let command = Command::Abort {
             migration: self.migration.id.clone(),
             error: reason,
+            failure,
         };
         self.leader.raft.propose(&command).await?;
         self.note(Phase::Aborting, &Record::default());

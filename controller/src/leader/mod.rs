@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!             ┌ sessions      agents in contact, commands and answers
+//!             ├ progress      how pre-copies stand
 //!   Leader ───┼ reconcile     one task per thing that is not yet as it was asked for:
 //!             │                 container (run, stop, remove), migration
 //!             └ networks      endpoint tables to every live host
@@ -10,9 +11,11 @@
 //! All of it may be lost at any moment: what must not be lost is in Raft, and the next leader
 //! finds there what to do, by the same operation ids.
 
+mod answer;
 mod container;
 mod migration;
 mod networks;
+mod progress;
 mod reconcile;
 pub mod sessions;
 
@@ -31,6 +34,7 @@ use crate::{
     raft::{Leadership, ProposeError, Raft},
     scope::{self, Owner, Scope},
 };
+use progress::Progresses;
 pub use reconcile::{Job, JobError, Jobs};
 use sessions::Sessions;
 
@@ -41,6 +45,7 @@ pub struct Leader {
     pub term: u64,
     pub raft: Arc<Raft>,
     pub sessions: Sessions,
+    pub progress: Progresses,
     pub jobs: Jobs,
     pub scope: Scope,
     owner: Owner,
@@ -55,6 +60,7 @@ impl Leader {
             term,
             raft,
             sessions: Sessions::new(),
+            progress: Progresses::default(),
             jobs: Jobs::default(),
             scope: scope.clone(),
             owner,

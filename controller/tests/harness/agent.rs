@@ -16,9 +16,10 @@ use godwit_proto::{
     tls::{self, Credentials, Role, Target},
 };
 use godwit_types::{
-    AgentCommand, AgentReport, ByteSize, CgroupMode, CommandFailure, ContainerId, Digest, Exit,
-    FailureKind, FreezeStep, Generation, HostFacts, ImageSummary, InstanceReport, InstanceState,
-    NetworkTable, OperationId, Outcome, Verb,
+    AgentCommand, AgentReport, ByteSize, CgroupMode, CommandFailure, ContainerId, Digest, Estimate,
+    Exit, FailureKind, FreezeStep, Generation, HostFacts, ImageSummary, InstanceReport,
+    InstanceState, MigrationId, NetworkTable, OperationId, Outcome, Progress, ProgressReport,
+    Round, Verb,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +33,10 @@ struct Inner {
     done: BTreeMap<OperationId, Result<Outcome, CommandFailure>>,
     instances: BTreeMap<ContainerId, (Generation, InstanceState)>,
     tables: BTreeMap<String, NetworkTable>,
-    failing: Option<&'static str>,
+    failing: Option<(&'static str, FailureKind)>,
+    estimate: Estimate,
+    rounds: Vec<Round>,
+    session: Option<mpsc::Sender<FromAgent>>,
 }
 
 #[derive(Clone)]
@@ -66,11 +70,36 @@ impl Agent {
     }
 
     pub fn fail(&self, verb: Option<&'static str>) {
-        self.inner.lock().unwrap().failing = verb;
+        self.inner.lock().unwrap().failing = verb.map(|verb| (verb, FailureKind::Internal));
+    }
+
+    pub fn fail_as(&self, verb: &'static str, kind: FailureKind) {
+        self.inner.lock().unwrap().failing = Some((verb, kind));
     }
 
     pub fn hold(&self, verb: Option<&'static str>) {
         self.held.send_replace(verb);
+    }
+
+    /// What pre-copy answers.
+    pub fn rounds(&self, rounds: Vec<Round>) {
+        self.inner.lock().unwrap().rounds = rounds;
+    }
+
+    /// What a sample answers.
+    pub fn estimate(&self, estimate: Estimate) {
+        self.inner.lock().unwrap().estimate = estimate;
+    }
+
+    /// Says how pre-copy stands.
+    pub async fn tell(&self, migration: &MigrationId, progress: Progress) {
+        let report = ProgressReport {
+            migration: migration.clone(),
+            progress,
+        };
+        let said = from_agent::Message::Progress(document::write(&report));
+        let session = self.inner.lock().unwrap().session.clone();
+        session.unwrap().send(message(said)).await.unwrap();
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -120,6 +149,7 @@ impl Agent {
             report: Some(document::write(&self.report())),
         });
         sender.send(message(hello)).await.unwrap();
+        self.inner.lock().unwrap().session = Some(sender.clone());
         let mut stream = client
             .session(ReceiverStream::new(receiver))
             .await?
@@ -178,13 +208,11 @@ impl Agent {
             return before.clone();
         }
         let name = command.verb.name();
-        let result = if inner.failing == Some(name) {
-            Err(CommandFailure::new(
-                FailureKind::Internal,
-                "the script says so",
-            ))
-        } else {
-            Ok(inner.outcome(&command.verb))
+        let result = match inner.failing {
+            Some((failing, kind)) if failing == name => {
+                Err(CommandFailure::new(kind, "the script says so"))
+            }
+            _ => Ok(inner.outcome(&command.verb)),
         };
         inner.done.insert(command.operation.clone(), result.clone());
         result
@@ -255,6 +283,14 @@ impl Inner {
                 }
                 Outcome::Stopped { exit }
             }
+            Verb::Sample { .. } => Outcome::Sampled {
+                estimate: self.estimate.clone(),
+            },
+            Verb::PreCopy { .. } => Outcome::PreCopied {
+                rounds: self.rounds.clone(),
+                bytes: self.rounds.iter().map(|round| round.sent_bytes).sum(),
+                predicted_freeze_us: 5000,
+            },
             Verb::CheckSource { .. } => Outcome::Checked { need: 100 },
             Verb::CheckDestination { need, .. } => {
                 assert_eq!(*need, 100);

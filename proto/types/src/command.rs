@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerId, ContainerSpec, Exit, FreezeStep, Generation, HostFacts, HostName, ImageSummary,
-    InstanceReport, MigrationId, NetworkTable, OperationId,
+    ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
+    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
+    OperationId, Progress, Round,
 };
 
 /// One request to one agent.
@@ -53,6 +54,15 @@ pub enum Verb {
         /// What `CheckSource` answered that the source needs: bytes of memory and of rootfs.
         need: u64,
     },
+    /// Source: what would a migration come to? Watches for `millis` what is written; changes
+    /// nothing. → `Sampled`
+    Sample {
+        container: ContainerId,
+        generation: Generation,
+        millis: u64,
+        #[serde(default)]
+        options: MigrationOptions,
+    },
     /// Destination: image, overlay, network namespace with its port down, cgroup, shim and CRIU
     /// made ready for `generation`, which is the one *after* the commit. → `Done`
     Prepare {
@@ -61,12 +71,30 @@ pub enum Verb {
         generation: Generation,
         spec: Box<ContainerSpec>,
         from: HostName,
+        /// Whether memory comes before the freeze.
+        #[serde(default)]
+        options: MigrationOptions,
+    },
+    /// Source: send memory in rounds while the container runs, until what is left fits in the
+    /// freeze. Takes as long as it takes, and says meanwhile how it stands. → `PreCopied`
+    PreCopy {
+        migration: MigrationId,
+        container: ContainerId,
+        generation: Generation,
+        to: HostName,
+        /// `address:port` of the destination's agent.
+        address: String,
+        #[serde(default)]
+        options: MigrationOptions,
     },
     /// Source: shut the network gate, dump, hold. → `Frozen`
     Freeze {
         migration: MigrationId,
         container: ContainerId,
         generation: Generation,
+        /// Whether memory was sent before.
+        #[serde(default)]
+        options: MigrationOptions,
     },
     /// Source: send everything to the destination, which checks it. → `Transferred`
     Transfer {
@@ -120,7 +148,9 @@ impl Verb {
             | Self::Remove { container, .. }
             | Self::CheckSource { container, .. }
             | Self::CheckDestination { container, .. }
+            | Self::Sample { container, .. }
             | Self::Prepare { container, .. }
+            | Self::PreCopy { container, .. }
             | Self::Freeze { container, .. }
             | Self::Transfer { container, .. }
             | Self::Stage { container, .. }
@@ -139,7 +169,9 @@ impl Verb {
             | Self::Stop { generation, .. }
             | Self::Remove { generation, .. }
             | Self::CheckSource { generation, .. }
+            | Self::Sample { generation, .. }
             | Self::Prepare { generation, .. }
+            | Self::PreCopy { generation, .. }
             | Self::Freeze { generation, .. }
             | Self::Transfer { generation, .. }
             | Self::Stage { generation, .. }
@@ -157,7 +189,9 @@ impl Verb {
             Self::Remove { .. } => "remove",
             Self::CheckSource { .. } => "check-source",
             Self::CheckDestination { .. } => "check-destination",
+            Self::Sample { .. } => "sample",
             Self::Prepare { .. } => "prepare",
+            Self::PreCopy { .. } => "pre-copy",
             Self::Freeze { .. } => "freeze",
             Self::Transfer { .. } => "transfer",
             Self::Stage { .. } => "stage",
@@ -184,6 +218,15 @@ pub enum Outcome {
     /// `need`: bytes that the destination must have room for.
     Checked {
         need: u64,
+    },
+    /// Every round, in order; none when memory is sent in the freeze.
+    PreCopied {
+        rounds: Vec<Round>,
+        bytes: u64,
+        predicted_freeze_us: u64,
+    },
+    Sampled {
+        estimate: Estimate,
     },
     /// Steps of the freeze so far, in order.
     Frozen {
@@ -220,6 +263,8 @@ pub enum FailureKind {
     Unfit,
     /// The other host could not be reached or broke off.
     Peer,
+    /// The container writes faster than its memory can be sent: the freeze would be too long.
+    NotConverging,
     /// Anything else; the text says it.
     Internal,
 }
@@ -240,6 +285,20 @@ impl CommandFailure {
             message: message.into(),
         }
     }
+
+    /// Pre-copy that gave up.
+    pub fn not_converging(at: &Progress, page_size: u64, options: &MigrationOptions) -> Self {
+        let written = ByteSize(at.dirty_pages_per_s.saturating_mul(page_size));
+        let sent = ByteSize(at.bytes_per_s);
+        let text = format!(
+            "after round {} the freeze would still take {} ms, more than the {} ms allowed: the \
+             container writes {written}/s and {sent}/s are sent",
+            at.round,
+            at.predicted_freeze_us.div_ceil(1000),
+            options.max_downtime_ms,
+        );
+        Self::new(FailureKind::NotConverging, text)
+    }
 }
 
 /// What an agent says unasked: when its session begins, at every heartbeat, and at once when an
@@ -252,4 +311,55 @@ pub struct AgentReport {
     /// Every instance on this host: one that is not listed is not there.
     pub instances: Vec<InstanceReport>,
     pub images: Vec<ImageSummary>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pre_copy_is_written_as_it_always_was() {
+        let verb = Verb::PreCopy {
+            migration: MigrationId::from_bytes([1; 8]),
+            container: ContainerId::from_bytes([2; 32]),
+            generation: Generation(3),
+            to: HostName::new("h2").unwrap(),
+            address: "10.0.0.2:7401".into(),
+            options: MigrationOptions::default(),
+        };
+        let json = format!(
+            r#"{{"verb":"pre_copy","migration":"{}","container":"{}","generation":3,"to":"h2","address":"10.0.0.2:7401","options":{{"mode":"auto","max_downtime_ms":300,"max_bandwidth":null,"timeout_ms":null}}}}"#,
+            "01".repeat(8),
+            "02".repeat(32)
+        );
+        assert_eq!(serde_json::to_string(&verb).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Verb>(&json).unwrap(), verb);
+        // Kept in agents' ledgers.
+        let outcome = Outcome::PreCopied {
+            rounds: vec![Round::default()],
+            bytes: 4,
+            predicted_freeze_us: 5,
+        };
+        let json = r#"{"outcome":"pre_copied","rounds":[{"number":0,"sent_bytes":0,"sent_pages":0,"zero_pages":0,"dirty_pages":0,"micros":0}],"bytes":4,"predicted_freeze_us":5}"#;
+        assert_eq!(serde_json::to_string(&outcome).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Outcome>(json).unwrap(), outcome);
+    }
+
+    #[test]
+    fn who_gives_up_says_the_figures() {
+        let at = Progress {
+            round: 7,
+            dirty_pages_per_s: 25600,
+            bytes_per_s: 50 << 20,
+            predicted_freeze_us: 1_200_400,
+            ..Progress::default()
+        };
+        let failure = CommandFailure::not_converging(&at, 4096, &MigrationOptions::default());
+        assert_eq!(failure.kind, FailureKind::NotConverging);
+        assert_eq!(
+            failure.message,
+            "after round 7 the freeze would still take 1201 ms, more than the 300 ms allowed: the \
+             container writes 100 MiB/s and 50.0 MiB/s are sent"
+        );
+    }
 }

@@ -14,6 +14,7 @@ mod image;
 mod instance;
 mod migration;
 mod network;
+mod precopy;
 mod refusal;
 mod spec;
 mod units;
@@ -31,9 +32,13 @@ pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
+pub use precopy::{
+    Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions, OptionError, Progress,
+    ProgressReport, Round,
+};
 pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};
-pub use units::{ByteSize, Cpus, UnitError};
+pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
 };

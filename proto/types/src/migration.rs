@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Where a migration is. Everything before `Committed` can be undone; nothing after it is.
 ///
 /// ```text
-/// Pending → Preflight → Reserved → Frozen → Transferred → Staged → COMMITTED → Resumed → Done
-///      └──────────────── anything before COMMITTED: Aborting → Aborted ───────────────┘
+/// Pending → Preflight → Reserved → PreCopy → Frozen → Transferred → Staged → COMMITTED
+///      └──────── anything before COMMITTED: Aborting → Aborted     Done ← Resumed ←┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -19,6 +19,8 @@ pub enum Phase {
     Preflight,
     /// The destination holds room, address and a prepared instance.
     Reserved,
+    /// The rounds of pre-copy are done, if there were any; the source still runs.
+    PreCopy,
     /// The source's tasks are stopped and dumped; CRIU holds them.
     Frozen,
     /// Everything is on the destination, its hashes checked.
@@ -38,10 +40,11 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Pending,
         Self::Preflight,
         Self::Reserved,
+        Self::PreCopy,
         Self::Frozen,
         Self::Transferred,
         Self::Staged,
@@ -67,6 +70,7 @@ impl Phase {
             Self::Pending => "pending",
             Self::Preflight => "preflight",
             Self::Reserved => "reserved",
+            Self::PreCopy => "precopy",
             Self::Frozen => "frozen",
             Self::Transferred => "transferred",
             Self::Staged => "staged",
@@ -120,7 +124,9 @@ pub struct MigrationTimes {
     pub freeze_us: u64,
     /// From the request to the source's release, in microseconds.
     pub total_us: u64,
-    /// Bytes sent from agent to agent.
+    /// What pre-copy expected of the freeze when its last round ended, in microseconds.
+    pub predicted_freeze_us: u64,
+    /// Bytes sent from agent to agent, before the freeze and in it.
     pub bytes: u64,
     /// The freeze, step by step, in order.
     pub steps: Vec<FreezeStep>,

@@ -61,6 +61,8 @@ pub enum Refusal {
         phase: Phase,
         wanted: Phase,
     },
+    #[error("migration {migration} is past its commit point and can only go forward")]
+    PastCommit { migration: MigrationId },
     #[error("generation {given} is behind {current}: the sender no longer owns the container")]
     StaleGeneration {
         given: Generation,

@@ -1,4 +1,4 @@
-//! Quantities as people type them: `512m`, `1.5`.
+//! Quantities as people type them: `512m`, `1.5`, `300ms`.
 
 use std::{fmt, str::FromStr};
 
@@ -11,6 +11,8 @@ pub enum UnitError {
     Size(String),
     #[error("cpus `{0}` is not valid: a positive number such as `0.5` or `2`")]
     Cpus(String),
+    #[error("time `{0}` is not valid: a number and ms, s, m or h, as in `300ms`")]
+    Millis(String),
 }
 
 /// Bytes. Typed as Docker's: powers of 1024, `512m`, `1.5g`, `64KiB`.
@@ -91,6 +93,36 @@ impl fmt::Display for Cpus {
     }
 }
 
+/// A span of time in milliseconds. Typed with its unit: `300ms`, `1.5s`, `5m`, `1h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl FromStr for Millis {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let refuse = || UnitError::Millis(text.chars().take(40).collect());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(refuse)?;
+        let (number, unit) = text.split_at(split);
+        let factor = match unit {
+            "ms" => 1.0,
+            "s" => 1000.0,
+            "m" => 60_000.0,
+            "h" => 3_600_000.0,
+            _ => return Err(refuse()),
+        };
+        let number: f64 = number.parse().map_err(|_| refuse())?;
+        let millis = (number * factor).round();
+        if millis < 2f64.powi(53) {
+            Ok(Self(millis as u64))
+        } else {
+            Err(refuse())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +142,26 @@ mod tests {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
         assert_eq!(ByteSize(1536 << 10).to_string(), "1.5 MiB");
+    }
+
+    #[test]
+    fn times_have_their_unit() {
+        for (text, millis) in [
+            ("300ms", 300),
+            ("1.5s", 1500),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("0ms", 0),
+        ] {
+            assert_eq!(text.parse(), Ok(Millis(millis)), "{text}");
+        }
+        let endless = format!("{}h", "9".repeat(400));
+        for bad in [
+            "", "300", "ms", "-1s", "1 s", "1S", "1d", "1..2s", "infs", &endless,
+        ] {
+            let error = bad.parse::<Millis>().unwrap_err();
+            assert!(error.to_string().len() < 120, "{error}");
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::{fmt, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, Generation, HostFacts,
-    HostName, ImageName, MemberName, MigrationId, MigrationTimes, NetworkName, Phase, Subnet,
+    ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, FailureKind, Generation,
+    HostFacts, HostName, ImageName, MemberName, MigrationId, MigrationOptions, MigrationTimes,
+    NetworkName, Phase, Progress, Round, Subnet,
 };
 
 /// A container's state in one word, and what belongs to it.
@@ -111,7 +112,18 @@ pub struct MigrationView {
     pub phase: Phase,
     /// Why it was aborted.
     pub error: Option<String>,
+    /// The kind of that failure, when a host failed.
+    #[serde(default)]
+    pub failure: Option<FailureKind>,
+    #[serde(default)]
+    pub options: MigrationOptions,
     /// Milliseconds since 1970.
     pub started_ms: u64,
+    /// Of pre-copy, once they are done.
+    #[serde(default)]
+    pub rounds: Vec<Round>,
+    /// Of pre-copy, while it is under way.
+    #[serde(default)]
+    pub progress: Option<Progress>,
     pub times: MigrationTimes,
 }

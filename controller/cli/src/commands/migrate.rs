@@ -1,22 +1,26 @@
 //! `godwit migrate`.
 
-use std::{
-    cell::RefCell,
-    io::IsTerminal,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, fmt::Write};
 
 use anyhow::anyhow;
-use godwit_cli::{exit_code::INTERRUPTED, migration::migrate};
-use godwit_types::{ByteSize, MigrationView, Phase};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use godwit_cli::{
+    exit_code::INTERRUPTED,
+    migration::{Order, begin, estimate, migrate},
+};
+use godwit_types::{
+    ByteSize, CommandFailure, Estimate, MigrationMode, MigrationOptions, MigrationView, Millis,
+    Phase,
+};
 
 use crate::{
     options::{Format, Global},
-    output::{self, age::millis},
+    output::{self, age::millis, progress::Watcher},
 };
 
 /// Move a running container to another host, with its memory and its connections
+///
+/// Ctrl-C ends the watching, not the migration.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name, id, or the beginning of an id
@@ -24,24 +28,108 @@ pub struct Args {
     /// The host to move it to
     #[arg(long, value_name = "HOST")]
     to: String,
+    /// When its memory moves: `precopy` sends it while the container runs, `stop` in the freeze,
+    /// `auto` chooses
+    #[arg(long, value_parser = modes(), default_value_t = MigrationMode::Auto)]
+    mode: MigrationMode,
+    /// The longest freeze: when it would take longer, the container stays where it is
+    #[arg(long, value_name = "TIME", default_value = "300ms")]
+    max_downtime: Millis,
+    /// Most bytes a second from host to host, as in 100M [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    max_bandwidth: Option<ByteSize>,
+    /// Give up when the container is not ready for its freeze by then, as in 5m [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<Millis>,
+    /// Print the migration's id and leave it to itself
+    #[arg(short, long)]
+    detach: bool,
+    /// Move nothing; watch the container for a few seconds, and say what it would come to and
+    /// every reason against it
+    #[arg(long, conflicts_with = "detach")]
+    dry_run: bool,
+}
+
+fn modes() -> impl TypedValueParser<Value = MigrationMode> {
+    PossibleValuesParser::new(MigrationMode::OFFERED.map(MigrationMode::as_str))
+        .try_map(|name| name.parse::<MigrationMode>())
 }
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
+    let order = Order {
+        options: MigrationOptions {
+            mode: args.mode,
+            max_downtime_ms: args.max_downtime.0,
+            max_bandwidth: args.max_bandwidth.map(|bytes| bytes.0),
+            timeout_ms: args.timeout.map(|timeout| timeout.0),
+        },
+        container: args.container,
+        to: args.to,
+    };
+    order.options.check()?;
+    if args.dry_run {
+        return dry_run(global, &order).await;
+    }
+    if args.detach {
+        let view = begin(&mut global.cluster()?, &order).await?;
+        match global.format {
+            Format::Json => output::json(&view)?,
+            Format::Table => output::line(&view.id)?,
+        }
+        return Ok(0);
+    }
+    watch(global, &order).await
+}
+
+/// Exits with 1 when there is a reason against it.
+async fn dry_run(global: &Global, order: &Order) -> anyhow::Result<u8> {
+    let estimate = estimate(&mut global.cluster()?, order).await?;
+    match global.format {
+        Format::Json => output::json(&estimate)?,
+        Format::Table => output::text(&page(&estimate))?,
+    }
+    Ok(u8::from(!estimate.against.is_empty()))
+}
+
+fn page(estimate: &Estimate) -> String {
+    let freeze = match estimate.predicted_freeze_us {
+        0 => "not known".to_owned(),
+        micros => format!("about {}", millis(micros)),
+    };
+    let facts = [
+        ("memory", ByteSize(estimate.resident_bytes).to_string()),
+        ("written", format!("{} pages/s", estimate.dirty_pages_per_s)),
+        ("rounds", estimate.rounds.to_string()),
+        ("bytes", ByteSize(estimate.bytes).to_string()),
+        ("freeze", freeze),
+    ];
+    let mut page = String::new();
+    for (name, value) in facts {
+        let _ = writeln!(page, "{:<11}{value}", format!("{name}:"));
+    }
+    for reason in &estimate.against {
+        let _ = writeln!(page, "{:<11}{}", "against:", output::failure::shown(reason));
+    }
+    page
+}
+
+async fn watch(global: &Global, order: &Order) -> anyhow::Result<u8> {
     let mut cluster = global.cluster()?;
-    let progress = Progress::new();
+    let watcher = Watcher::new();
     let last = RefCell::new(None);
     let outcome = {
         let seen = |view: &MigrationView| {
-            progress.phase(view);
+            watcher.see(view);
             *last.borrow_mut() = Some(view.clone());
         };
-        let moving = migrate(&mut cluster, &args.container, &args.to, seen);
+        let moving = migrate(&mut cluster, order, seen);
         tokio::select! {
             _ = tokio::signal::ctrl_c() => None,
             view = moving => Some(view),
         }
     };
-    progress.clear();
+    watcher.clear();
     let Some(outcome) = outcome else {
         output::note(interrupted(last.borrow().as_ref()));
         return Ok(INTERRUPTED);
@@ -55,16 +143,24 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     if view.phase == Phase::Done {
         return Ok(0);
     }
-    let reason = view
-        .error
-        .clone()
-        .unwrap_or_else(|| "no reason was given".into());
-    output::failure::report(&anyhow!(reason).context(format!("`{}` was not moved", view.name)));
+    output::failure::report(&cause(&view).context(format!("`{}` was not moved", view.name)));
     output::note(format_args!(
         "`{}` runs on {} as before; `godwit migration inspect {}` shows how far it came",
         view.name, view.from, view.id
     ));
     Ok(1)
+}
+
+/// With its kind, which may have a hint.
+fn cause(view: &MigrationView) -> anyhow::Error {
+    let reason = view
+        .error
+        .clone()
+        .unwrap_or_else(|| "no reason was given".into());
+    match view.failure {
+        Some(kind) => CommandFailure::new(kind, reason).into(),
+        None => anyhow!(reason),
+    }
 }
 
 fn summary(view: &MigrationView) -> String {
@@ -81,11 +177,18 @@ fn summary(view: &MigrationView) -> String {
 
 fn interrupted(last: Option<&MigrationView>) -> String {
     match last {
-        Some(view) => format!(
+        Some(view) if view.phase.is_committed() => format!(
             "the migration goes on; `godwit migration inspect {}` shows how it stands",
             view.id
         ),
-        None => "if the migration has begun it goes on; `godwit migration ls` shows it".into(),
+        Some(view) => format!(
+            "the migration goes on; `godwit migration inspect {id}` shows how it stands, \
+             `godwit migration cancel {id}` takes it back",
+            id = view.id
+        ),
+        None => "if the migration has begun it goes on; `godwit migration ls` shows it, \
+                 `godwit migration cancel` takes it back"
+            .into(),
     }
 }
 
@@ -100,112 +203,56 @@ fn left_behind(error: anyhow::Error, last: Option<&MigrationView>) -> anyhow::Er
     }
 }
 
-/// What a person sees meanwhile, on standard error: on a terminal one line that lives, else a line
-/// per phase.
-struct Progress {
-    started: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
-        Self {
-            started: Instant::now(),
-            bar,
-        }
-    }
-
-    fn phase(&self, view: &MigrationView) {
-        let line = progress_line(self.started.elapsed(), view);
-        match &self.bar {
-            Some(bar) if view.phase.is_final() => bar.println(line),
-            Some(bar) => {
-                bar.set_message(format!("{} {} → {}", view.name, view.from, view.to));
-                bar.println(line);
-            }
-            None => output::note(line),
-        }
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn progress_line(elapsed: Duration, view: &MigrationView) -> String {
-    format!(
-        "{:>7.3} s  {:<11}  {}",
-        elapsed.as_secs_f64(),
-        view.phase,
-        meaning(view)
-    )
-}
-
-fn meaning(view: &MigrationView) -> String {
-    let (name, from, to) = (&view.name, &view.from, &view.to);
-    match view.phase {
-        Phase::Pending => "accepted".into(),
-        Phase::Preflight => format!("asking {from} and {to} whether it can work"),
-        Phase::Reserved => format!("{to} is getting ready"),
-        Phase::Frozen => format!("{name} is stopped on {from}"),
-        Phase::Transferred => format!("{to} has everything"),
-        Phase::Staged => format!("{name} is restored on {to}"),
-        Phase::Committed => format!("{name} belongs to {to}"),
-        Phase::Resumed => format!("{name} runs on {to}"),
-        Phase::Done => format!("{from} has let go"),
-        Phase::Aborting => format!("failed; {name} goes back to {from}"),
-        Phase::Aborted => format!("{name} runs on {from} as before"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use godwit_types::{ContainerId, MigrationId, MigrationTimes};
+    use godwit_types::FailureKind;
 
     use super::*;
-
-    fn view(phase: Phase) -> MigrationView {
-        MigrationView {
-            id: MigrationId::from_bytes([1; 8]),
-            container: ContainerId::from_bytes([2; 32]),
-            name: "redis".parse().unwrap(),
-            from: "h1".parse().unwrap(),
-            to: "h2".parse().unwrap(),
-            phase,
-            error: None,
-            started_ms: 0,
-            times: MigrationTimes {
-                freeze_us: 123_400,
-                total_us: 456_000,
-                bytes: 12_897_485,
-                steps: Vec::new(),
-            },
-        }
-    }
+    use crate::commands::sample_view;
 
     #[test]
     fn the_summary_is_one_line() {
         assert_eq!(
-            summary(&view(Phase::Done)),
+            summary(&sample_view(Phase::Done)),
             "redis moved h1 → h2: freeze 123 ms, total 456 ms, 12.3 MiB"
         );
     }
 
     #[test]
-    fn a_phase_is_a_line_with_the_time_it_came_at() {
+    fn who_stops_watching_is_told_how_to_cancel_while_that_is_possible() {
+        let said = |phase| interrupted(Some(&sample_view(phase)));
+        assert!(said(Phase::Reserved).contains("`godwit migration cancel 0101010101010101`"));
+        assert!(!said(Phase::Resumed).contains("cancel"));
+    }
+
+    #[test]
+    fn a_failure_of_a_known_kind_has_a_hint() {
+        let mut view = sample_view(Phase::Aborted);
+        view.error = Some("too fast".into());
+        assert_eq!(godwit_cli::hint::hint(cause(&view).as_ref()), None);
+        view.failure = Some(FailureKind::NotConverging);
+        let hint = godwit_cli::hint::hint(cause(&view).as_ref()).unwrap();
+        assert!(hint.contains("`--max-downtime`"), "{hint}");
+    }
+
+    #[test]
+    fn an_estimate_is_a_page() {
+        let estimate = Estimate {
+            rounds: 3,
+            bytes: 3 << 20,
+            predicted_freeze_us: 45_000,
+            dirty_pages_per_s: 120,
+            resident_bytes: 2 << 20,
+            against: vec!["host `h2` is down".into()],
+        };
         assert_eq!(
-            progress_line(Duration::from_millis(1234), &view(Phase::Frozen)),
-            "  1.234 s  frozen       redis is stopped on h1"
+            page(&estimate),
+            "memory:    2.0 MiB\n\
+             written:   120 pages/s\n\
+             rounds:    3\n\
+             bytes:     3.0 MiB\n\
+             freeze:    about 45 ms\n\
+             against:   host `h2` is down\n"
         );
     }
 }

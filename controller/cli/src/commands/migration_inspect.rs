@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use godwit_cli::migration::inspect;
-use godwit_types::{ByteSize, MigrationView};
+use godwit_types::{ByteSize, MigrationTimes, MigrationView, Round};
 
 use crate::{
     options::{Format, Global},
-    output::{self, age, table::table},
+    output::{self, age, progress::of_progress, table::table},
 };
 
-/// Show a migration: how far it is, and where the time of its freeze went
+/// Show a migration: how far it is, its rounds, and where the time of its freeze went
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Id, or the beginning of one
@@ -37,14 +37,21 @@ fn page(view: &MigrationView) -> String {
             format!("{} ({})", view.name, view.container.short()),
         ),
         ("hosts", format!("{} → {}", view.from, view.to)),
+        ("mode", view.options.mode.to_string()),
         ("phase", view.phase.to_string()),
         ("started", age::moment(view.started_ms)),
     ];
     if let Some(error) = &view.error {
         facts.push(("error", output::failure::shown(error)));
     }
+    if let Some(progress) = &view.progress {
+        facts.push(("pre-copy", of_progress(progress)));
+    }
     if times.freeze_us > 0 {
         facts.push(("freeze", age::millis(times.freeze_us)));
+    }
+    if times.predicted_freeze_us > 0 {
+        facts.push(("predicted", age::millis(times.predicted_freeze_us)));
     }
     if times.total_us > 0 {
         facts.push(("total", age::millis(times.total_us)));
@@ -56,63 +63,119 @@ fn page(view: &MigrationView) -> String {
     for (name, value) in facts {
         let _ = writeln!(page, "{:<11}{value}", format!("{name}:"));
     }
-    if !times.steps.is_empty() {
-        let rows: Vec<_> = times
-            .steps
-            .iter()
-            .map(|step| {
-                [
-                    step.name.clone(),
-                    format!("{:.1}", step.micros as f64 / 1000.0),
-                ]
-            })
-            .collect();
+    if !view.rounds.is_empty() {
+        let rows: Vec<_> = view.rounds.iter().map(round).collect();
+        let header = ["ROUND", "PAGES", "ZERO", "SENT", "WRITTEN AGAIN", "MS"];
         page.push('\n');
-        page.push_str(&table(["STEP OF THE FREEZE", "MS"], &rows));
+        page.push_str(&table(header, &rows));
+    }
+    if !times.steps.is_empty() {
+        page.push('\n');
+        let header = ["STEP OF THE FREEZE", "MS", "SHARE"];
+        page.push_str(&table(header, &timeline(times)));
     }
     page
 }
 
+fn round(round: &Round) -> [String; 6] {
+    [
+        round.number.to_string(),
+        round.sent_pages.to_string(),
+        round.zero_pages.to_string(),
+        ByteSize(round.sent_bytes).to_string(),
+        round.dirty_pages.to_string(),
+        millis(round.micros),
+    ]
+}
+
+/// Each step with its share of the freeze, and what no step accounts for.
+fn timeline(times: &MigrationTimes) -> Vec<[String; 3]> {
+    let frozen = times.steps.iter().filter(|step| !step.running);
+    let known: u64 = frozen.map(|step| step.micros).sum();
+    let whole = times.freeze_us.max(known);
+    let share = |micros: u64| format!("{:.0} %", 100.0 * micros as f64 / whole.max(1) as f64);
+    let mut rows: Vec<_> = times
+        .steps
+        .iter()
+        .map(|step| {
+            let share = if step.running {
+                "(runs)".to_owned()
+            } else {
+                share(step.micros)
+            };
+            [step.name.clone(), millis(step.micros), share]
+        })
+        .collect();
+    if whole > known {
+        let between = whole - known;
+        rows.push(["between steps".into(), millis(between), share(between)]);
+    }
+    rows
+}
+
+fn millis(micros: u64) -> String {
+    format!("{:.1}", micros as f64 / 1000.0)
+}
+
 #[cfg(test)]
 mod tests {
-    use godwit_types::{ContainerId, FreezeStep, MigrationId, MigrationTimes, Phase};
+    use std::time::Duration;
+
+    use godwit_types::{FreezeStep, Phase, Progress};
 
     use super::*;
+    use crate::commands::sample_view;
 
     #[test]
-    fn the_page_shows_the_freeze_step_by_step() {
-        let view = MigrationView {
-            id: MigrationId::from_bytes([1; 8]),
-            container: ContainerId::from_bytes([2; 32]),
-            name: "redis".parse().unwrap(),
-            from: "h1".parse().unwrap(),
-            to: "h2".parse().unwrap(),
-            phase: Phase::Done,
-            error: None,
-            started_ms: 1_700_000_000_000,
-            times: MigrationTimes {
-                freeze_us: 123_000,
-                total_us: 0,
-                bytes: 2048,
-                steps: vec![FreezeStep {
-                    name: "dump".into(),
-                    micros: 44_250,
-                    running: false,
-                }],
-            },
+    fn the_page_shows_the_rounds_and_the_freeze_step_by_step() {
+        let mut view = sample_view(Phase::Done);
+        view.rounds = vec![Round {
+            number: 1,
+            sent_bytes: 8192,
+            sent_pages: 2,
+            zero_pages: 3,
+            dirty_pages: 1,
+            micros: 1500,
+        }];
+        let step = |name: &str, millis| FreezeStep::new(name, Duration::from_millis(millis));
+        view.times = MigrationTimes {
+            freeze_us: 100_000,
+            total_us: 0,
+            predicted_freeze_us: 90_000,
+            bytes: 2048,
+            steps: vec![
+                step("start criu", 20).while_running(),
+                step("dump", 44),
+                step("restore", 50),
+            ],
         };
         assert_eq!(
             page(&view),
             "migration: 0101010101010101\n\
              container: redis (020202020202)\n\
              hosts:     h1 → h2\n\
+             mode:      auto\n\
              phase:     done\n\
              started:   2023-11-14T22:13:20Z\n\
-             freeze:    123 ms\n\
+             freeze:    100 ms\n\
+             predicted: 90 ms\n\
              bytes:     2.0 KiB\n\
              \n\
-             STEP OF THE FREEZE   MS\n\
-             dump                 44.2\n"
+             ROUND   PAGES   ZERO   SENT      WRITTEN AGAIN   MS\n\
+             1       2       3      8.0 KiB   1               1.5\n\
+             \n\
+             STEP OF THE FREEZE   MS     SHARE\n\
+             start criu           20.0   (runs)\n\
+             dump                 44.0   44 %\n\
+             restore              50.0   50 %\n\
+             between steps        6.0    6 %\n"
         );
+    }
+
+    #[test]
+    fn the_page_shows_how_pre_copy_stands() {
+        let mut view = sample_view(Phase::Reserved);
+        view.progress = Some(Progress::default());
+        assert!(page(&view).contains("pre-copy:  round 0: 0 of 0 pages left"));
     }
 }

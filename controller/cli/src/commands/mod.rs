@@ -10,6 +10,7 @@ mod inspect;
 mod logs;
 mod member_ls;
 mod migrate;
+mod migration_cancel;
 mod migration_inspect;
 mod migration_ls;
 mod network_create;
@@ -33,7 +34,7 @@ pub enum Command {
     Stop(stop::Args),
     Rm(rm::Args),
     Migrate(migrate::Args),
-    /// Look at migrations
+    /// Look at migrations and take them back
     #[command(subcommand)]
     Migration(Migration),
     /// Load images onto hosts and list them
@@ -59,6 +60,7 @@ pub enum Command {
 pub enum Migration {
     Ls(migration_ls::Args),
     Inspect(migration_inspect::Args),
+    Cancel(migration_cancel::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +103,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Migrate(args) => migrate::run(global, args).await,
         Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,
+        Command::Migration(Migration::Cancel(args)) => migration_cancel::run(global, args).await,
         Command::Image(Image::Load(args)) => image_load::run(global, args).await,
         Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
@@ -110,5 +113,33 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Cluster(ClusterCommand::Init(args)) => cluster_init::run(global, args),
         Command::Version(args) => version::run(global, args),
         Command::Completion(args) => completion::run(args),
+    }
+}
+
+/// A migration of `redis` from h1 to h2, for the tests of what is printed.
+#[cfg(test)]
+pub fn sample_view(phase: godwit_types::Phase) -> godwit_types::MigrationView {
+    use godwit_types::{ContainerId, MigrationId, MigrationTimes, MigrationView};
+
+    MigrationView {
+        id: MigrationId::from_bytes([1; 8]),
+        container: ContainerId::from_bytes([2; 32]),
+        name: "redis".parse().unwrap(),
+        from: "h1".parse().unwrap(),
+        to: "h2".parse().unwrap(),
+        phase,
+        error: None,
+        failure: None,
+        options: Default::default(),
+        started_ms: 1_700_000_000_000,
+        rounds: Vec::new(),
+        progress: None,
+        times: MigrationTimes {
+            freeze_us: 123_400,
+            total_us: 456_000,
+            predicted_freeze_us: 0,
+            bytes: 12_897_485,
+            steps: Vec::new(),
+        },
     }
 }

@@ -54,6 +54,11 @@ pub fn millis(micros: u64) -> String {
     }
 }
 
+/// Microseconds as seconds with three decimals, for a column.
+pub fn seconds(micros: u128) -> String {
+    format!("{:>7.3} s", micros as f64 / 1_000_000.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 
 pub mod age;
 pub mod failure;
+pub mod progress;
 pub mod table;
 
 use std::io::{self, Write};

@@ -5,10 +5,16 @@ mod member;
 
 use std::time::{Duration, Instant};
 
-use godwit_proto::{control::log_chunk::Source, failure};
-use godwit_types::{CommandFailure, Exit, FailureKind, Phase, Refusal, Status};
+use godwit_proto::{
+    control::{MigrateRequest, log_chunk::Source},
+    failure,
+};
+use godwit_types::{
+    CommandFailure, Estimate, Exit, FailureKind, MigrationId, Phase, Progress, Refusal, Round,
+    Status,
+};
 
-use member::{Member, Ran, chunk};
+use member::{Member, Ran, chunk, migration};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_without_a_leader_is_waited_for() {
@@ -91,8 +97,8 @@ async fn an_attached_run_ends_as_the_container_did_though_its_log_broke_off() {
 async fn a_migration_is_watched_to_its_end_though_its_stream_broke_off() {
     let member = Member::start().await;
     member.script().migrate = vec![
-        Ok(Phase::Preflight),
-        Ok(Phase::Frozen),
+        Ok(migration(Phase::Preflight)),
+        Ok(migration(Phase::Frozen)),
         Err(tonic::Status::unavailable("gone")),
     ];
     member.script().migrated = Some(Phase::Done);
@@ -121,7 +127,9 @@ async fn a_migration_is_watched_to_its_end_though_its_stream_broke_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_aborted_migration_says_why_and_where_the_container_is() {
     let member = Member::start().await;
-    member.script().migrate = vec![Ok(Phase::Frozen), Ok(Phase::Aborting), Ok(Phase::Aborted)];
+    member.script().migrate = [Phase::Frozen, Phase::Aborting, Phase::Aborted]
+        .map(|phase| Ok(migration(phase)))
+        .into();
     let ran = member.godwit(&["migrate", "redis", "--to", "h2"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     assert!(
@@ -129,6 +137,141 @@ async fn an_aborted_migration_says_why_and_where_the_container_is() {
             .contains("error: `redis` was not moved\ncaused by: dump failed\n")
     );
     assert!(ran.stderr.contains("`redis` runs on h1 as before"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rounds_of_a_pre_copy_have_a_line_each() {
+    let member = Member::start().await;
+    let copying = |round, left, total| {
+        let mut view = migration(Phase::Reserved);
+        view.progress = Some(Progress {
+            round,
+            pages_left: left,
+            pages_total: total,
+            ..Progress::default()
+        });
+        Ok(view)
+    };
+    let mut copied = migration(Phase::PreCopy);
+    let round = |number, sent_pages, dirty_pages| Round {
+        number,
+        sent_pages,
+        dirty_pages,
+        ..Round::default()
+    };
+    copied.rounds = vec![round(1, 900, 70), round(2, 70, 3)];
+    member.script().migrate = vec![
+        Ok(migration(Phase::Reserved)),
+        copying(1, 900, 900),
+        copying(1, 10, 900),
+        copying(2, 70, 70),
+        Ok(copied),
+        Ok(migration(Phase::Done)),
+    ];
+    let ran = member.godwit(&["migrate", "redis", "--to", "h2"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines = ran.stderr.lines().map(|line| line.split_at(11).1.trim());
+    assert_eq!(
+        lines.collect::<Vec<_>>(),
+        [
+            "reserved     h2 is ready",
+            "round        1: 900 pages, 70 written again",
+            "round        2: 70 pages, 3 written again",
+            "precopy      h2 has nearly everything",
+            "done         h1 has let go",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
+    let member = Member::start().await;
+    member.script().migrate = vec![Ok(migration(Phase::Pending))];
+    let line = "migrate redis --to h2 --mode precopy --max-downtime 1.5s --max-bandwidth 100M \
+                --timeout 5m --detach";
+    let ran = member.godwit(&words(line)).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "0101010101010101\n"));
+    let expected = MigrateRequest {
+        container: "redis".into(),
+        to: "h2".into(),
+        mode: "precopy".into(),
+        max_downtime_ms: 1500,
+        max_bandwidth: 100 << 20,
+        timeout_ms: 300_000,
+        dry_run: false,
+    };
+    assert_eq!(member.script().asked.take(), Some(expected));
+    for (options, said) in [
+        ("--mode postcopy", "invalid value 'postcopy'"),
+        ("--max-downtime 300", "time `300` is not valid"),
+        ("--max-downtime 0ms", "max-downtime `0ms` is not valid"),
+        ("--max-downtime 2h", "max-downtime `7200000ms` is not valid"),
+        ("--max-bandwidth 1", "max-bandwidth `1` is not valid"),
+        ("--max-bandwidth fast", "size `fast` is not valid"),
+        ("--timeout -1s", "error:"),
+        (
+            "--timeout 99999999h",
+            "timeout `359999996400000ms` is not valid",
+        ),
+        ("--dry-run --detach", "cannot be used with"),
+    ] {
+        let line = format!("migrate redis --to h2 {options}");
+        let ran = member.godwit(&words(&line)).await;
+        assert!(
+            ran.code != 0 && ran.stderr.contains(said),
+            "{options}: {ran:?}"
+        );
+        assert_eq!(member.script().asked, None, "{options}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_names_every_reason_against() {
+    let member = Member::start().await;
+    member.script().estimate = Estimate {
+        rounds: 2,
+        resident_bytes: 1 << 20,
+        ..Estimate::default()
+    };
+    let dry = ["migrate", "redis", "--to", "h2", "--dry-run"];
+    let ran = member.godwit(&dry).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("memory:    1.0 MiB\n"), "{ran:?}");
+    assert!(member.script().asked.take().unwrap().dry_run);
+    member.script().estimate.against = vec!["host `h2` is down".into(), "no".into()];
+    let ran = member.godwit(&dry).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stdout
+            .ends_with("against:   host `h2` is down\nagainst:   no\n")
+    );
+    let json = [&dry[..], &["--format", "json"]].concat();
+    let ran = member.godwit(&json).await;
+    assert!(
+        ran.stdout
+            .contains("\"against\":[\"host `h2` is down\",\"no\"]"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_is_cancelled_or_it_is_said_why_not() {
+    let member = Member::start().await;
+    let cancel = ["migration", "cancel", "01"];
+    let ran = member.godwit(&cancel).await;
+    let said = "migration 0101010101010101 is being taken back; redis still runs on h1\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, said), "{ran:?}");
+    member.script().cancel = Some(failure::refused(Refusal::PastCommit {
+        migration: MigrationId::from_bytes([1; 8]),
+    }));
+    let ran = member.godwit(&cancel).await;
+    let said =
+        "error: migration 0101010101010101 is past its commit point and can only go forward\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, said), "{ran:?}");
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ use godwit_proto::{
     v1::{Document, Documents, Empty},
 };
 use godwit_types::{
-    ContainerId, ContainerSpec, ContainerView, Digest, Generation, Limits, MigrationId,
+    ContainerId, ContainerSpec, ContainerView, Digest, Estimate, Generation, Limits, MigrationId,
     MigrationTimes, MigrationView, Phase, Status as ContainerStatus,
 };
 use tempfile::TempDir;
@@ -33,8 +33,13 @@ pub struct Script {
     pub status: ContainerStatus,
     /// One log stream after the other.
     pub logs: Vec<Vec<Result<LogChunk, Status>>>,
-    pub migrate: Vec<Result<Phase, Status>>,
+    pub migrate: Vec<Result<MigrationView, Status>>,
     pub migrated: Option<Phase>,
+    pub estimate: Estimate,
+    /// What a cancel is refused with.
+    pub cancel: Option<Status>,
+    /// What `migrate` was asked last.
+    pub asked: Option<MigrateRequest>,
 }
 
 pub struct Member {
@@ -61,6 +66,9 @@ impl Member {
             logs: Vec::new(),
             migrate: Vec::new(),
             migrated: None,
+            estimate: Estimate::default(),
+            cancel: None,
+            asked: None,
         }));
         let credentials = Credentials::load(&dir.path().join("c/members/m1")).unwrap();
         let config = credentials.server_config().unwrap();
@@ -162,7 +170,7 @@ fn container(status: ContainerStatus) -> ContainerView {
     }
 }
 
-fn migration(phase: Phase) -> MigrationView {
+pub fn migration(phase: Phase) -> MigrationView {
     MigrationView {
         id: MigrationId::from_bytes([1; 8]),
         container: ContainerId::from_bytes([0xab; 32]),
@@ -171,10 +179,15 @@ fn migration(phase: Phase) -> MigrationView {
         to: "h2".parse().unwrap(),
         phase,
         error: (!phase.is_committed()).then(|| "dump failed".into()),
+        failure: None,
+        options: Default::default(),
+        rounds: Vec::new(),
+        progress: None,
         started_ms: 1,
         times: MigrationTimes {
             freeze_us: 123_000,
             total_us: 456_000,
+            predicted_freeze_us: 0,
             bytes: 12_897_485,
             steps: Vec::new(),
         },
@@ -240,11 +253,16 @@ impl Control for Served {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
-    async fn migrate(&self, _: Request<MigrateRequest>) -> Answer<Self::MigrateStream> {
-        let phases = self.script()?.migrate.clone();
-        let views = phases
-            .into_iter()
-            .map(|phase| phase.map(|phase| document::write(&migration(phase))));
+    async fn migrate(&self, request: Request<MigrateRequest>) -> Answer<Self::MigrateStream> {
+        let mut script = self.script()?;
+        let request = request.into_inner();
+        script.asked = Some(request.clone());
+        if request.dry_run {
+            let only = Ok(document::write(&script.estimate));
+            return Ok(Response::new(Box::pin(tokio_stream::once(only))));
+        }
+        let views = script.migrate.clone().into_iter();
+        let views = views.map(|view| view.map(|view| document::write(&view)));
         Ok(Response::new(Box::pin(tokio_stream::iter(
             views.collect::<Vec<_>>(),
         ))))
@@ -254,6 +272,13 @@ impl Control for Served {
         match self.script()?.migrated {
             Some(phase) => Ok(Response::new(document::write(&migration(phase)))),
             None => unasked(),
+        }
+    }
+
+    async fn cancel_migration(&self, _: Request<MigrationRequest>) -> Answer<Document> {
+        match self.script()?.cancel.take() {
+            Some(status) => Err(status),
+            None => Ok(Response::new(document::write(&migration(Phase::Aborting)))),
         }
     }
 

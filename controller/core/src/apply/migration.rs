@@ -1,6 +1,9 @@
 //! Migrations: started, advanced by the table, aborted before the commit.
 
-use godwit_types::{ContainerId, HostName, MigrationId, MigrationTimes, Phase, Refusal, Status};
+use godwit_types::{
+    ContainerId, FailureKind, HostName, MigrationId, MigrationOptions, MigrationTimes, Phase,
+    Refusal, Status,
+};
 
 use super::{Applied, container::settled, network};
 use crate::{
@@ -18,6 +21,7 @@ pub(super) fn start(
     container_id: &ContainerId,
     to: &HostName,
     started_ms: u64,
+    options: &MigrationOptions,
 ) -> Result<Applied, Refusal> {
     if let Some(old) = state.migrations.get(id) {
         return if old.container == *container_id && old.to == *to {
@@ -68,8 +72,11 @@ pub(super) fn start(
         generation: container.generation,
         phase: Phase::Pending,
         error: None,
+        failure: None,
+        options: options.clone(),
         started_ms,
         freeze_started_ms: None,
+        rounds: Vec::new(),
         times: MigrationTimes::default(),
     };
     state.migrations.insert(id.clone(), migration);
@@ -148,8 +155,9 @@ fn resumed(state: &mut State, container: &ContainerId, pid: Option<i32>) {
 fn write_down(migration: &mut Migration, record: &Record) {
     let times = &mut migration.times;
     times.steps.extend(record.steps.iter().cloned());
+    times.bytes += record.bytes;
     for (kept, given) in [
-        (&mut times.bytes, record.bytes),
+        (&mut times.predicted_freeze_us, record.predicted_freeze_us),
         (&mut times.freeze_us, record.freeze_us),
         (&mut times.total_us, record.total_us),
     ] {
@@ -157,21 +165,30 @@ fn write_down(migration: &mut Migration, record: &Record) {
             *kept = given;
         }
     }
+    migration.rounds.extend(record.rounds.iter().cloned());
     if record.freeze_started_ms.is_some() {
         migration.freeze_started_ms = record.freeze_started_ms;
     }
 }
 
-pub(super) fn abort(state: &mut State, id: &MigrationId, error: &str) -> Result<Applied, Refusal> {
+pub(super) fn abort(
+    state: &mut State,
+    id: &MigrationId,
+    error: &str,
+    failure: Option<FailureKind>,
+) -> Result<Applied, Refusal> {
     let migration = state.migrations.get_mut(id).ok_or_else(|| unknown(id))?;
     if matches!(migration.phase, Phase::Aborting | Phase::Aborted) {
         return Ok(Applied::Unchanged);
     }
     if !phase::abortable(migration.phase) {
-        return Err(wrong_phase(migration, Phase::Aborting));
+        return Err(Refusal::PastCommit {
+            migration: id.clone(),
+        });
     }
     migration.phase = Phase::Aborting;
     migration.error = Some(error.to_owned());
+    migration.failure = failure;
     Ok(Applied::Changed)
 }
 

@@ -77,12 +77,17 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             container,
             to,
             started_ms,
-        } => migration::start(state, id, container, to, *started_ms),
+            options,
+        } => migration::start(state, id, container, to, *started_ms, options),
         Command::Advance {
             migration,
             to,
             record,
         } => migration::advance(state, migration, *to, record),
-        Command::Abort { migration, error } => migration::abort(state, migration, error),
+        Command::Abort {
+            migration,
+            error,
+            failure,
+        } => migration::abort(state, migration, error, *failure),
     }
 }

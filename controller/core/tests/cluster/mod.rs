@@ -5,7 +5,7 @@
 use godwit_core::{Applied, Command, NewContainer, Record, State, apply};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, InstanceState, Limits,
-    MigrationId, NetworkName, Phase, Refusal,
+    MigrationId, MigrationOptions, NetworkName, Phase, Refusal, Round,
 };
 
 pub fn host(number: u8) -> HostName {
@@ -68,16 +68,39 @@ pub fn start(id: u8, number: u8, to: u8) -> Command {
         container: container(number),
         to: host(to),
         started_ms: 5000 + u64::from(id),
+        options: options(),
+    }
+}
+
+pub fn options() -> MigrationOptions {
+    MigrationOptions {
+        max_bandwidth: Some(1 << 20),
+        ..MigrationOptions::default()
+    }
+}
+
+pub fn round(number: u32) -> Round {
+    Round {
+        number,
+        sent_bytes: 1 << 20,
+        sent_pages: 250,
+        zero_pages: 6,
+        dirty_pages: 10,
+        micros: 1000,
     }
 }
 
 pub fn advance(id: u8, to: Phase) -> Command {
+    let copied = to == Phase::PreCopy;
     let record = Record {
         steps: vec![FreezeStep {
             name: to.to_string(),
             micros: 10,
             running: false,
         }],
+        bytes: 7,
+        rounds: copied.then(|| round(1)).into_iter().collect(),
+        predicted_freeze_us: if copied { 5 } else { 0 },
         ..Record::default()
     };
     Command::Advance {
@@ -91,6 +114,7 @@ pub fn abort(id: u8, error: &str) -> Command {
     Command::Abort {
         migration: migration(id),
         error: error.to_owned(),
+        failure: None,
     }
 }
 
