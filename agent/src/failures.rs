@@ -13,6 +13,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
             FailureKind::CommandNotFound
         }
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
+        RuntimeError::MemoryLost(_) => FailureKind::WrongState,
         RuntimeError::NoImage(_) | RuntimeError::NoRoom { .. } | RuntimeError::NoCriu(_) => {
             FailureKind::Unfit
         }
@@ -21,6 +22,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         | RuntimeError::ShimStart { .. }
         | RuntimeError::Shim(_)
         | RuntimeError::Image(_)
+        | RuntimeError::Memory(_)
         | RuntimeError::Rootfs(_)
         | RuntimeError::Diff(_)
         | RuntimeError::Network(_)

@@ -24,7 +24,7 @@ use crate::{
     cgroup,
     container::InstancePaths,
     criu::{self, Program},
-    image,
+    image, memory,
     network::Networks,
     shim::Client,
 };
@@ -60,6 +60,7 @@ struct Inner {
     images: image::Store,
     networks: Networks,
     facts: HostFacts,
+    carry_problem: Option<String>,
 }
 
 impl Runtime {
@@ -77,13 +78,23 @@ impl Runtime {
         }
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
-        let facts = facts(&config).await?;
+        let mut facts = facts(&config).await?;
+        let carry_problem = match (&config.interpose, memory::supported()) {
+            (_, Err(problem)) => Some(problem),
+            (None, _) => Some("`libgodwit_interpose.so` is not beside the agent".to_owned()),
+            (Some(_), Ok(())) => None,
+        };
+        if let Some(problem) = &carry_problem {
+            let text = format!("memory is moved in the freeze only: {problem}");
+            facts.warnings.push(text);
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
                 images,
                 networks,
                 facts,
+                carry_problem,
             }),
         })
     }

@@ -11,7 +11,7 @@ use std::{
 use godwit_runtime::{
     container::{Bundle, User},
     criu::Program,
-    memory::{Session, Store, pager::IndexAt},
+    memory::{Frame, Session, Store},
     shim::{
         Client, ShimError,
         protocol::{Config, Request, State},
@@ -268,7 +268,6 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
         .client
         .ask(Request::Arm {
             migration: migration(),
-            carried: false,
         })
         .await
         .unwrap();
@@ -367,7 +366,6 @@ async fn a_restore_that_fails_leaves_nothing_and_the_source_goes_on() {
             .client
             .ask(Request::Arm {
                 migration: migration(),
-                carried: false,
             })
             .await
             .unwrap();
@@ -411,7 +409,6 @@ async fn a_staged_container_that_is_discarded_never_ran() {
         .client
         .ask(Request::Arm {
             migration: migration(),
-            carried: false,
         })
         .await
         .unwrap();
@@ -465,10 +462,10 @@ async fn memory_is_carried_while_it_changes() {
         text.lines().map(|line| line.parse().unwrap()).collect()
     };
     let mut session = Session::default();
-    let mut store = Store::new(1 << 30);
+    let store = Store::new(1 << 30);
     let mut written = Vec::new();
     for _ in 0..3 {
-        let mut keep = |frame| store.apply(&frame).map_err(std::io::Error::other);
+        let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
         let stats = session.round(&pids(), &mut keep).unwrap();
         println!("{stats:?}");
         assert_eq!(stats.untracked, 0);
@@ -484,7 +481,6 @@ async fn memory_is_carried_while_it_changes() {
         .client
         .ask(Request::Arm {
             migration: migration(),
-            carried: true,
         })
         .await
         .unwrap();
@@ -497,7 +493,7 @@ async fn memory_is_carried_while_it_changes() {
         .await
         .unwrap();
     println!("{steps:?}");
-    let mut keep = |frame| store.apply(&frame).map_err(std::io::Error::other);
+    let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
     println!("{:?}", session.finish(&pids(), &mut keep).unwrap());
     let left = fs::metadata(source.dir.join("checkpoint/criu/pages-1.img"))
         .unwrap()
@@ -505,10 +501,7 @@ async fn memory_is_carried_while_it_changes() {
     assert!(left < 4 << 20, "{left} bytes of pages were dumped");
     carry(&source, &target);
     let index = store.index().unwrap();
-    let memory = Some(IndexAt {
-        pid: std::process::id() as i32,
-        fd: index.fd(),
-    });
+    let memory = Some(index.at());
     let steps = target.client.ask(Request::Stage { memory }).await.unwrap();
     println!("{steps:?}");
     drop(index);

@@ -15,6 +15,7 @@
 //!
 //! Nothing here knows how frames travel; the agent sends and receives them.
 
+mod converge;
 mod frame;
 mod hidden;
 mod maps;
@@ -23,13 +24,16 @@ mod pages;
 mod read;
 mod session;
 mod store;
+mod support;
 mod sys;
 mod tracker;
 
+pub use converge::{Forecast, Next, Plan};
 pub use frame::{Content, FRAME_PAGES, Frame};
 pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use session::{RoundStats, Session};
 pub use store::{Index, Store, StoreError};
+pub use support::{available, supported};
 
 /// Bytes of a page. CRIU images are only exchanged between hosts of the same.
 pub const PAGE: u64 = 4096;

@@ -17,11 +17,15 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::FileExt,
     },
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use super::{Content, FRAME_PAGES, Frame, PAGE, maps::Span, pages::PageSet};
+use super::{Content, FRAME_PAGES, Frame, PAGE, maps::Span, pager::IndexAt, pages::PageSet};
 
 /// No user address of any supported machine is above.
 const HIGHEST: u64 = 1 << 56;
@@ -46,28 +50,32 @@ pub enum StoreError {
     TooMuch { need: u64, limit: u64 },
 }
 
-/// Memory of one container that has not begun to run here.
+/// Memory of one container that has not begun to run here. Frames may be applied by several
+/// threads at once, as long as those of a cell are not.
 pub struct Store {
-    tasks: BTreeMap<u32, Task>,
+    tasks: Mutex<BTreeMap<u32, Arc<Task>>>,
     /// Bytes it may hold.
     limit: u64,
-    bytes: u64,
+    bytes: AtomicU64,
 }
 
 struct Task {
     file: File,
-    has: PageSet,
+    has: Mutex<PageSet>,
 }
 
 /// What the pager opens. Keeps everything open until it has.
 pub struct Index {
     file: OwnedFd,
-    _tasks: BTreeMap<u32, Task>,
+    _tasks: BTreeMap<u32, Arc<Task>>,
 }
 
 impl Index {
-    pub fn fd(&self) -> i32 {
-        self.file.as_raw_fd()
+    pub fn at(&self) -> IndexAt {
+        IndexAt {
+            pid: std::process::id() as i32,
+            fd: self.file.as_raw_fd(),
+        }
     }
 }
 
@@ -75,17 +83,17 @@ impl Store {
     /// `limit`: bytes that a hostile source may fill at the most.
     pub fn new(limit: u64) -> Self {
         Self {
-            tasks: BTreeMap::new(),
+            tasks: Mutex::default(),
             limit,
-            bytes: 0,
+            bytes: AtomicU64::new(0),
         }
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    pub fn apply(&mut self, frame: &Frame) -> Result<(), StoreError> {
+    pub fn apply(&self, frame: &Frame) -> Result<(), StoreError> {
         let Frame { task, address, .. } = *frame;
         let invalid = StoreError::Frame { task, address };
         if address % PAGE != 0 || address >= HIGHEST {
@@ -102,18 +110,18 @@ impl Store {
                     end: address + length,
                 };
                 let kept = self.task(task)?;
-                let before = kept.has.count(span);
+                // Before it is filled: memory that is not there ends in no error, but in the
+                // death of some process.
+                let had = kept.has.lock().expect("no holder panics").count(span) * PAGE;
+                let need = self.bytes.fetch_add(length - had, Ordering::Relaxed) + length - had;
+                if need > self.limit {
+                    let limit = self.limit;
+                    return Err(StoreError::TooMuch { need, limit });
+                }
                 kept.file
                     .write_all_at(bytes, address)
                     .map_err(|source| StoreError::Write { task, source })?;
-                kept.has.insert(span);
-                self.bytes += length - before * PAGE;
-                if self.bytes > self.limit {
-                    return Err(StoreError::TooMuch {
-                        need: self.bytes,
-                        limit: self.limit,
-                    });
-                }
+                kept.has.lock().expect("no holder panics").insert(span);
                 Ok(())
             }
             Content::Zero(pages) => {
@@ -126,39 +134,49 @@ impl Store {
                     start: address,
                     end,
                 };
-                let Some(kept) = self.tasks.get_mut(&task) else {
+                let kept = self.tasks.lock().expect("no holder panics");
+                let Some(kept) = kept.get(&task).cloned() else {
                     return Ok(());
                 };
-                self.bytes -= kept.has.count(span) * PAGE;
-                kept.has.remove(span);
+                let mut has = kept.has.lock().expect("no holder panics");
+                self.bytes
+                    .fetch_sub(has.count(span) * PAGE, Ordering::Relaxed);
+                has.remove(span);
+                drop(has);
                 punch(&kept.file, span).map_err(|source| StoreError::Write { task, source })
             }
         }
     }
 
-    fn task(&mut self, task: u32) -> Result<&mut Task, StoreError> {
-        if !self.tasks.contains_key(&task) {
-            if self.tasks.len() >= TASKS {
-                return Err(StoreError::Tasks);
-            }
-            let file = memfd_create("godwit-memory", MemfdFlags::CLOEXEC).map_err(|errno| {
-                StoreError::Write {
-                    task,
-                    source: errno.into(),
-                }
-            })?;
-            let has = PageSet::default();
-            let file = file.into();
-            self.tasks.insert(task, Task { file, has });
+    fn task(&self, task: u32) -> Result<Arc<Task>, StoreError> {
+        let mut tasks = self.tasks.lock().expect("no holder panics");
+        if let Some(found) = tasks.get(&task) {
+            return Ok(found.clone());
         }
-        Ok(self.tasks.get_mut(&task).expect("just put there"))
+        if tasks.len() >= TASKS {
+            return Err(StoreError::Tasks);
+        }
+        let file = memfd_create("godwit-memory", MemfdFlags::CLOEXEC).map_err(|errno| {
+            StoreError::Write {
+                task,
+                source: errno.into(),
+            }
+        })?;
+        let made = Arc::new(Task {
+            file: file.into(),
+            has: Mutex::default(),
+        });
+        tasks.insert(task, made.clone());
+        Ok(made)
     }
 
     /// Everything is here: what the pager is told.
     pub fn index(self) -> Result<Index, StoreError> {
-        let mut words: Vec<u64> = vec![self.tasks.len() as u64];
-        for (task, kept) in &self.tasks {
-            let blocks = kept.has.blocks();
+        let tasks = self.tasks.into_inner().expect("no holder panics");
+        let mut words: Vec<u64> = vec![tasks.len() as u64];
+        for (task, kept) in &tasks {
+            let has = kept.has.lock().expect("no holder panics");
+            let blocks = has.blocks();
             words.extend([
                 u64::from(*task),
                 kept.file.as_raw_fd() as u64,
@@ -176,7 +194,7 @@ impl Store {
         file.write_all(&bytes).map_err(StoreError::Index)?;
         Ok(Index {
             file: file.into(),
-            _tasks: self.tasks,
+            _tasks: tasks,
         })
     }
 }
@@ -207,14 +225,15 @@ mod tests {
 
     #[test]
     fn pages_are_counted_once_and_taken_back() {
-        let mut store = Store::new(1 << 20);
+        let store = Store::new(1 << 20);
         store.apply(&frame(0x10000, pages(4, 1))).unwrap();
         store.apply(&frame(0x12000, pages(4, 2))).unwrap();
         assert_eq!(store.bytes(), 6 * PAGE);
         store.apply(&frame(0x11000, Content::Zero(2))).unwrap();
         assert_eq!(store.bytes(), 4 * PAGE);
         let mut page = [9; 4096];
-        let file = &store.tasks[&1].file;
+        let kept = store.task(1).unwrap();
+        let file = &kept.file;
         file.read_exact_at(&mut page, 0x11000).unwrap();
         assert_eq!(page, [0; 4096]);
         file.read_exact_at(&mut page, 0x13000).unwrap();
@@ -223,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_a_hostile_source_sends_is_refused() {
-        let mut store = Store::new(8 * PAGE);
+        let store = Store::new(8 * PAGE);
         for bad in [
             frame(0x10001, pages(1, 1)),
             frame(HIGHEST, pages(1, 1)),

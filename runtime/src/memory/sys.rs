@@ -37,6 +37,17 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// A userfaultfd of this process itself, to ask what the kernel can do.
+pub fn userfaultfd() -> io::Result<Fault> {
+    const USER_MODE_ONLY: libc::c_int = 1;
+    // SAFETY: plain arguments; a success is a new descriptor that nobody else owns.
+    unsafe {
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | USER_MODE_ONLY;
+        let fd = check(libc::syscall(libc::SYS_userfaultfd, flags))?;
+        Ok(Fault::new(OwnedFd::from_raw_fd(fd as i32)))
+    }
+}
+
 /// Reads a task's memory; answers how many bytes from its beginning could be read.
 pub fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let local = libc::iovec {

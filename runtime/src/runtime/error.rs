@@ -6,6 +6,7 @@ use crate::{
     cgroup::CgroupError,
     container::UserError,
     image::ImageError,
+    memory::StoreError,
     network::NetworkError,
     rootfs::{DiffError, RootfsError},
     shim::ShimError,
@@ -34,6 +35,10 @@ pub enum RuntimeError {
     },
     #[error("this host can't checkpoint or restore: {0}")]
     NoCriu(String),
+    #[error("container {0} was frozen by another agent, which had the way of its memory")]
+    MemoryLost(String),
+    #[error(transparent)]
+    Memory(#[from] StoreError),
     #[error("no room: {need} bytes needed, {free} free")]
     NoRoom { need: u64, free: u64 },
     #[error("`{path}`")]

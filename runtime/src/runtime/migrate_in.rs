@@ -8,6 +8,7 @@ use super::{Result, Runtime, RuntimeError, blocking, migrate_out::ROOTFS};
 use crate::{
     checkpoint::Incoming,
     container::{remove_tree, write_atomic},
+    memory,
     network::Gate,
     rootfs::{Rootfs, diff},
     shim::protocol::Request,
@@ -85,7 +86,6 @@ impl Runtime {
         self.shim(id)
             .ask(Request::Arm {
                 migration: migration.clone(),
-                carried: false,
             })
             .await?;
         Ok(())
@@ -101,8 +101,12 @@ impl Runtime {
         }
     }
 
-    /// Restore and hold, gate shut.
-    pub async fn stage(&self, id: &ContainerId) -> Result<Vec<FreezeStep>> {
+    /// Restore and hold, gate shut. `memory`: what came ahead of the checkpoint, if it did.
+    pub async fn stage(
+        &self,
+        id: &ContainerId,
+        memory: Option<memory::Store>,
+    ) -> Result<Vec<FreezeStep>> {
         match self.state(id).await? {
             InstanceState::Staged { .. } => {}
             other => return Err(self.wrong_state(id, &other, "staged")),
@@ -137,7 +141,13 @@ impl Runtime {
             Ok(vec![FreezeStep::new("mount", began.elapsed())])
         })
         .await?;
-        steps.extend(self.shim(id).ask(Request::Stage { memory: None }).await?);
+        let index = memory.map(memory::Store::index).transpose()?;
+        let request = Request::Stage {
+            memory: index.as_ref().map(memory::Index::at),
+        };
+        // The pager has everything open itself when this is answered.
+        steps.extend(self.shim(id).ask(request).await?);
+        drop(index);
         Ok(steps)
     }
 

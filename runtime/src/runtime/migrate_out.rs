@@ -8,7 +8,7 @@ use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
     rootfs::{Rootfs, diff, size},
-    shim::protocol::Request,
+    shim::protocol::{Request, State},
 };
 
 /// The writable layer, among the checkpoint's files.
@@ -46,15 +46,40 @@ impl Runtime {
         Ok(need)
     }
 
-    /// Gate shut, everything dumped and held. After a failure the container runs on.
+    /// The container's processes, as this host numbers them.
+    pub async fn processes(&self, id: &ContainerId) -> Result<Vec<i32>> {
+        let cgroup = self.cgroup(id);
+        blocking(move || Ok(crate::cgroup::Group::new(&cgroup)?.processes()?)).await
+    }
+
+    /// Why private memory can't be carried ahead of a freeze on this host. None: it can.
+    pub fn carry_problem(&self) -> Option<&str> {
+        self.inner.carry_problem.as_deref()
+    }
+
+    /// Waits until all memory of a container that arrived is in place: before, it can't leave.
+    pub async fn filled(&self, id: &ContainerId) -> Result<()> {
+        loop {
+            match self.shim(id).state().await? {
+                filling @ State::Running { filling: true, .. } => {
+                    self.shim(id).watch(filling).await?;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Gate shut, everything dumped and held. After a failure the container runs on. `carried`:
+    /// the caller brings its private memory over.
     pub async fn freeze(
         &self,
         id: &ContainerId,
         migration: &MigrationId,
+        carried: bool,
     ) -> Result<Vec<FreezeStep>> {
         let request = Request::Freeze {
             migration: migration.clone(),
-            carried: false,
+            carried,
         };
         let mut steps = self.shim(id).ask(request).await?;
         let paths = self.paths(id);
@@ -85,8 +110,13 @@ impl Runtime {
         }
     }
 
-    /// While frozen: what to send, in order.
-    pub async fn outgoing(&self, id: &ContainerId) -> Result<Vec<CheckpointFile>> {
+    /// While frozen: what to send, in order. Without its private memory, if the caller has that.
+    pub async fn outgoing(&self, id: &ContainerId, carried: bool) -> Result<Vec<CheckpointFile>> {
+        if let State::Frozen { carried: was, .. } = self.shim(id).state().await?
+            && was != carried
+        {
+            return Err(RuntimeError::MemoryLost(id.short().to_owned()));
+        }
         let paths = self.paths(id);
         blocking(move || {
             let mut files = Vec::new();

@@ -56,9 +56,6 @@ pub enum Request {
     /// Start CRIU now, so that it need not start inside the freeze.
     Arm {
         migration: MigrationId,
-        /// Private memory will come with `Stage`.
-        #[serde(default)]
-        carried: bool,
     },
     /// Restore and hold.
     Stage {
@@ -94,6 +91,9 @@ pub enum State {
     Frozen {
         migration: MigrationId,
         pid: i32,
+        /// Its private memory is not in the dump.
+        #[serde(default)]
+        carried: bool,
     },
     /// Armed or staged.
     Staged {

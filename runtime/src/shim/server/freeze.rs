@@ -25,6 +25,7 @@ use crate::{
 /// run again only after a thaw.
 pub struct Frozen {
     migration: MigrationId,
+    carried: bool,
     /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
     swrk: Swrk,
 }
@@ -126,12 +127,21 @@ fn dump_held(
     descriptors::write(&images, &["/dev/null".to_owned(), out, err])
         .map_err(|error| format!("descriptors can't be written: {error}"))?;
     steps.done("log");
-    Ok((Frozen { migration, swrk }, steps.0))
+    let frozen = Frozen {
+        migration,
+        carried,
+        swrk,
+    };
+    Ok((frozen, steps.0))
 }
 
 impl Frozen {
     pub fn migration(&self) -> &MigrationId {
         &self.migration
+    }
+
+    pub fn carried(&self) -> bool {
+        self.carried
     }
 
     /// The tasks run on as if nothing had been.

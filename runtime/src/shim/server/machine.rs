@@ -62,6 +62,7 @@ impl Machine {
             Phase::Frozen { frozen, init, .. } => State::Frozen {
                 migration: frozen.migration().clone(),
                 pid: init.pid(),
+                carried: frozen.carried(),
             },
             Phase::Armed(armed) => State::Staged {
                 migration: armed.migration().clone(),
@@ -210,8 +211,8 @@ impl Machine {
                 let released = frozen.release(&group, &init);
                 (Phase::Gone, released.and_then(|()| removed(&group)))
             }
-            (Request::Arm { migration, carried }, Phase::Ready) => {
-                match stage::arm(config, &group, migration, carried) {
+            (Request::Arm { migration }, Phase::Ready) => {
+                match stage::arm(config, &group, migration) {
                     Ok(armed) => (Phase::Armed(armed), Ok(Vec::new())),
                     Err(error) => {
                         let _ = group.kill();
@@ -219,7 +220,7 @@ impl Machine {
                     }
                 }
             }
-            (Request::Arm { migration, .. }, Phase::Armed(armed))
+            (Request::Arm { migration }, Phase::Armed(armed))
                 if *armed.migration() == migration =>
             {
                 (Phase::Armed(armed), Ok(Vec::new()))

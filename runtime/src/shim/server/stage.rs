@@ -33,6 +33,7 @@ pub struct Armed {
     ends: Ends,
     netns: File,
     images: File,
+    /// None: there is no memory for it.
     pager: Option<Pager>,
 }
 
@@ -53,12 +54,7 @@ pub struct Resumed {
     pub steps: Vec<FreezeStep>,
 }
 
-pub fn arm(
-    config: &Config,
-    group: &Group,
-    migration: MigrationId,
-    carried: bool,
-) -> Result<Armed, String> {
+pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Armed, String> {
     let (output, ends) = Output::new(&config.dir.join(crate::log::FILE))
         .map_err(|error| format!("log can't be opened: {error}"))?;
     let netns = File::open(&config.netns)
@@ -67,10 +63,7 @@ pub fn arm(
     let images = std::fs::create_dir_all(&path)
         .and_then(|()| File::open(&path))
         .map_err(|error| format!("`{}`: {error}", path.display()))?;
-    let pager = match carried {
-        true => Some(Pager::start(&path).map_err(|error| format!("pager: {error}"))?),
-        false => None,
-    };
+    let pager = Pager::start(&path).map_err(|error| format!("pager: {error}"))?;
     let swrk = Swrk::spawn(
         &config.criu,
         &[
@@ -90,7 +83,7 @@ pub fn arm(
         ends,
         netns,
         images,
-        pager,
+        pager: Some(pager),
     })
 }
 
@@ -144,9 +137,9 @@ impl Armed {
                 pager.open(index).map_err(|error| error.to_string())?;
                 steps.done("open memory");
             }
-            (None, None) => {}
-            (Some(_), None) => return Err("memory was announced and did not arrive".to_owned()),
-            (None, Some(_)) => return Err("memory arrived that was not announced".to_owned()),
+            // All of it is in CRIU's images.
+            (pager, None) => *pager = None,
+            (None, Some(_)) => return Err("there is no pager for this memory".to_owned()),
         }
         let path = config.dir.join("incoming").join("criu");
         let [_, out, err] = descriptors::read(&path)
