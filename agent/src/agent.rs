@@ -20,6 +20,7 @@ use crate::{
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     outbox::Outbox,
+    precopy::Flows,
     progress::ProgressBoard,
     session::{self, Settings},
     transfer::{
@@ -127,6 +128,7 @@ impl Agent {
             ledger,
             board: Board::default(),
             outbox: Outbox::default(),
+            flows: Flows::default(),
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),

@@ -103,10 +103,11 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             migration,
             container,
             ..
-        } => runtime
-            .freeze(container, migration)
-            .await
-            .map(|steps| Outcome::Frozen { steps }),
+        } => {
+            let carried = host.flows.has(container, migration);
+            runtime.freeze(container, migration, carried).await
+        }
+        .map(|steps| Outcome::Frozen { steps }),
         Verb::Transfer {
             migration,
             container,
@@ -121,9 +122,9 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             container,
             ..
         } => {
-            host.doors.shut_complete(container, migration)?;
+            let memory = host.doors.shut_complete(container, migration)?;
             runtime
-                .stage(container)
+                .stage(container, memory)
                 .await
                 .map(|steps| Outcome::Staged { steps })
         }
@@ -139,8 +140,14 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             host.doors.close(container).await;
             runtime.discard(container).await.map(|()| Outcome::Done)
         }
-        Verb::Thaw { container, .. } => runtime.thaw(container).await.map(|()| Outcome::Done),
-        Verb::Release { container, .. } => runtime.release(container).await.map(|()| Outcome::Done),
+        Verb::Thaw { container, .. } => {
+            host.flows.forget(container);
+            runtime.thaw(container).await.map(|()| Outcome::Done)
+        }
+        Verb::Release { container, .. } => {
+            host.flows.forget(container);
+            runtime.release(container).await.map(|()| Outcome::Done)
+        }
         Verb::SyncNetwork { .. } => return network(host, verb).await,
     };
     result.map_err(|error| failures::of_runtime(&error))
@@ -168,9 +175,11 @@ async fn transfer(
     address: &str,
 ) -> Answer {
     let started = Instant::now();
+    let flow = host.flows.take(container, migration);
+    let carried = flow.is_some();
     let files = host
         .runtime
-        .outgoing(container)
+        .outgoing(container, carried)
         .await
         .map_err(|e| failures::of_runtime(&e))?;
     let target = host.peer(godwit_proto::tls::Role::Host, Some(to.as_str()), address);
@@ -180,15 +189,25 @@ async fn transfer(
         container: container.clone(),
         // The destination expects the generation after the commit.
         generation: generation.next(),
+        carried,
     };
-    let bytes = source::push(channel, &passage, files)
-        .await
-        .map_err(|error| {
+    let push = async {
+        let pushed = source::push(channel, &passage, files).await;
+        pushed.map_err(|error| {
             CommandFailure::new(
                 error.kind(),
                 format!("transfer to host `{to}` failed: {}", chain(&error)),
             )
-        })?;
+        })
+    };
+    let memory = async {
+        match flow {
+            Some(flow) => flow.finish(host).await,
+            None => Ok(0),
+        }
+    };
+    let (pushed, carried) = futures::try_join!(push, memory)?;
+    let bytes = pushed + carried;
     let steps = vec![FreezeStep::new("transfer", started.elapsed())];
     Ok(Outcome::Transferred { bytes, steps })
 }

@@ -12,8 +12,8 @@ use rustls::ClientConfig;
 use tracing::warn;
 
 use crate::{
-    board::Board, container::Containers, ledger::Ledger, outbox::Outbox, progress::ProgressBoard,
-    transfer::Doors,
+    board::Board, container::Containers, ledger::Ledger, outbox::Outbox, precopy::Flows,
+    progress::ProgressBoard, transfer::Doors,
 };
 
 /// This host.
@@ -28,6 +28,7 @@ pub struct Host {
     pub board: Board,
     pub outbox: Outbox,
     pub progress: ProgressBoard,
+    pub flows: Flows,
     pub containers: Containers,
     pub doors: Arc<Doors>,
     /// Tables of networks are applied one after the other.

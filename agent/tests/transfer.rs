@@ -73,6 +73,7 @@ struct Destination {
 
 fn passage() -> Passage {
     Passage {
+        carried: false,
         migration: MigrationId::from_bytes([1; 8]),
         container: ContainerId::from_bytes([2; 32]),
         generation: Generation(2),
@@ -98,6 +99,7 @@ impl Destination {
             migration,
             container,
             generation,
+            ..
         } = passage();
         let from = HostName::new("h1").unwrap();
         doors.open(
@@ -162,6 +164,7 @@ impl Destination {
     fn stage(&self) -> Result<(), CommandFailure> {
         self.doors
             .shut_complete(&passage().container, &passage().migration)
+            .map(drop)
     }
 }
 

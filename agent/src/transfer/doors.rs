@@ -9,10 +9,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use godwit_runtime::memory::Store;
 use godwit_types::{CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
-use super::protocol::Passage;
+use super::{memory::Arriving, protocol::Passage};
 
 /// What a push must be to get in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Expected {
 pub enum Progress {
     /// Nothing that could be used.
     Empty,
-    /// A whole push, its hashes checked.
-    Complete,
+    /// A whole push, its hashes checked. `carried`: it is nothing without the memory.
+    Complete { carried: bool },
     /// It is being restored, or the door is gone: nothing more may be written.
     Shut,
 }
@@ -60,10 +61,12 @@ struct Door {
     knocks: watch::Sender<u64>,
     /// Locked by the push that is inside.
     progress: Arc<AsyncMutex<Progress>>,
+    memory: Arc<Arriving>,
 }
 
 /// A push that got in.
 pub struct Inside {
+    carried: bool,
     progress: OwnedMutexGuard<Progress>,
     knocks: watch::Receiver<u64>,
 }
@@ -81,6 +84,7 @@ impl Doors {
             expected,
             knocks: watch::Sender::new(0),
             progress: Arc::new(AsyncMutex::new(Progress::Empty)),
+            memory: Arc::default(),
         };
         self.doors
             .lock()
@@ -96,13 +100,19 @@ impl Doors {
             .expect("no holder panics")
             .remove(container);
         if let Some(door) = door {
+            door.memory.shut();
             door.knocks.send_modify(|count| *count += 1);
             *door.progress.lock().await = Progress::Shut;
         }
     }
 
-    /// Lets a push in, once those before it have left. `caller` is the name in its certificate.
-    pub async fn enter(&self, passage: &Passage, caller: &str) -> Result<Inside, DoorError> {
+    /// Where memory that goes ahead of a push is kept. `caller` is the name in its certificate.
+    pub fn memory(&self, passage: &Passage, caller: &str) -> Result<Arc<Arriving>, DoorError> {
+        Ok(self.check(passage, caller)?.memory.clone())
+    }
+
+    /// The door of what is expected.
+    fn check(&self, passage: &Passage, caller: &str) -> Result<Arc<Door>, DoorError> {
         let door = self.find(&passage.container);
         let door =
             door.ok_or_else(|| DoorError::NotAwaited(passage.container.short().to_owned()))?;
@@ -126,6 +136,12 @@ impl Doors {
             let (expected, given) = (*generation, passage.generation);
             return Err(DoorError::Generation { expected, given });
         }
+        Ok(door)
+    }
+
+    /// Lets a push in, once those before it have left. `caller` is the name in its certificate.
+    pub async fn enter(&self, passage: &Passage, caller: &str) -> Result<Inside, DoorError> {
+        let door = self.check(passage, caller)?;
         door.knocks.send_modify(|count| *count += 1);
         let knocks = door.knocks.subscribe();
         let mut progress = door.progress.clone().lock_owned().await;
@@ -133,15 +149,21 @@ impl Doors {
             return Err(DoorError::Shut);
         }
         *progress = Progress::Empty;
-        Ok(Inside { progress, knocks })
+        let carried = passage.carried;
+        Ok(Inside {
+            carried,
+            progress,
+            knocks,
+        })
     }
 
-    /// Lets no push in any more, if a whole one came: what comes next is the restore.
+    /// Lets no push in any more, if a whole one came: what comes next is the restore. Answers the
+    /// memory that came ahead of it.
     pub fn shut_complete(
         &self,
         container: &ContainerId,
         migration: &MigrationId,
-    ) -> Result<(), CommandFailure> {
+    ) -> Result<Option<Store>, CommandFailure> {
         let refused = |text: &str| Err(CommandFailure::new(FailureKind::WrongState, text));
         let door = self.find(container);
         let Some(door) = door.filter(|door| door.expected.migration == *migration) else {
@@ -153,9 +175,17 @@ impl Doors {
         match *progress {
             Progress::Empty => refused("the transfer is not complete"),
             Progress::Shut => refused("the container is being restored already"),
-            Progress::Complete => {
+            Progress::Complete { carried } => {
                 *progress = Progress::Shut;
-                Ok(())
+                let taken = door.memory.take().map_err(|error| {
+                    CommandFailure::new(FailureKind::WrongState, error.to_string())
+                })?;
+                match (carried, taken) {
+                    (true, None) => refused("its memory did not come with it"),
+                    (true, store) => Ok(store),
+                    // Sent ahead in vain: the push has everything.
+                    (false, _) => Ok(None),
+                }
             }
         }
     }
@@ -176,7 +206,9 @@ impl Inside {
     }
 
     pub fn complete(mut self) {
-        *self.progress = Progress::Complete;
+        *self.progress = Progress::Complete {
+            carried: self.carried,
+        };
     }
 }
 
@@ -193,6 +225,7 @@ mod tests {
             migration: MigrationId::from_bytes([1; 8]),
             container: container(),
             generation: Generation(2),
+            carried: false,
         }
     }
 
@@ -239,7 +272,7 @@ mod tests {
         let doors = doors();
         let migration = passage().migration;
         let shut = || doors.shut_complete(&container(), &migration);
-        assert_eq!(shut().unwrap_err().kind, FailureKind::WrongState);
+        assert_eq!(shut().err().unwrap().kind, FailureKind::WrongState);
         let inside = doors.enter(&passage(), "h1").await.unwrap();
         assert!(shut().is_err());
         inside.complete();
@@ -248,6 +281,17 @@ mod tests {
             doors.enter(&passage(), "h1").await.err(),
             Some(DoorError::Shut)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_without_its_memory_is_not_restored() {
+        let doors = doors();
+        let mut carried = passage();
+        carried.carried = true;
+        let inside = doors.enter(&carried, "h1").await.unwrap();
+        inside.complete();
+        let refused = doors.shut_complete(&container(), &carried.migration);
+        assert!(refused.err().unwrap().message.contains("memory"));
     }
 
     #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Passage {
     pub container: ContainerId,
     /// The one after the commit.
     pub generation: Generation,
+    /// Private memory comes another way, and the container can't be restored without it.
+    pub carried: bool,
 }
 
 /// Why an Open was not understood.
@@ -53,12 +55,17 @@ pub enum OpenError {
 
 impl Passage {
     pub fn open(&self) -> PushChunk {
-        chunk(Chunk::Open(Open {
+        chunk(Chunk::Open(self.opening()))
+    }
+
+    pub fn opening(&self) -> Open {
+        Open {
             version: VERSION,
             migration: self.migration.to_string(),
             container: self.container.to_string(),
             generation: self.generation.0,
-        }))
+            carried: self.carried,
+        }
     }
 
     pub fn read(first: Option<PushChunk>) -> Result<Self, OpenError> {
@@ -68,6 +75,10 @@ impl Passage {
         else {
             return Err(OpenError::Missing);
         };
+        Self::of(&open)
+    }
+
+    pub fn of(open: &Open) -> Result<Self, OpenError> {
         if open.version > VERSION {
             return Err(OpenError::Version(open.version));
         }
@@ -75,6 +86,7 @@ impl Passage {
             migration: open.migration.parse()?,
             container: open.container.parse()?,
             generation: Generation(open.generation),
+            carried: open.carried,
         })
     }
 }
@@ -93,6 +105,7 @@ mod tests {
             migration: MigrationId::from_bytes([1; 8]),
             container: ContainerId::from_bytes([2; 32]),
             generation: Generation(3),
+            carried: true,
         };
         assert_eq!(Passage::read(Some(passage.open())).unwrap(), passage);
         assert!(matches!(Passage::read(None), Err(OpenError::Missing)));

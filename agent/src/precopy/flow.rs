@@ -1,0 +1,203 @@
+//! One container's memory on its way: the session that knows what was sent, and the lanes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use godwit_proto::{
+    failure::chain,
+    tls::{Role, channel},
+};
+use godwit_runtime::memory::{RoundStats, Session};
+use godwit_types::{
+    CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
+};
+
+use crate::{
+    failures,
+    host::Host,
+    transfer::{
+        memory::{LaneError, Lanes, Pace, Writer},
+        protocol::Passage,
+    },
+};
+
+/// How often a round says how far it is.
+const WORD: Duration = Duration::from_millis(200);
+
+pub struct Flow {
+    migration: MigrationId,
+    container: ContainerId,
+    to: HostName,
+    session: Session,
+    lanes: Lanes,
+    /// What was told already.
+    told: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Round,
+    Last,
+}
+
+impl Flow {
+    pub async fn open(
+        host: &Host,
+        migration: &MigrationId,
+        container: &ContainerId,
+        generation: Generation,
+        to: &HostName,
+        address: &str,
+    ) -> Result<Self, CommandFailure> {
+        let passage = Passage {
+            migration: migration.clone(),
+            container: container.clone(),
+            // The destination expects the generation after the commit.
+            generation: generation.next(),
+            carried: true,
+        };
+        // As many connections as there are cores to encrypt for them, within reason.
+        let count = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
+        let target = || host.peer(Role::Host, Some(to.as_str()), address);
+        let channels = (0..count)
+            .map(|_| channel(host.tls.clone(), target()))
+            .collect();
+        let lanes = Lanes::open(channels, &passage)
+            .await
+            .map_err(|error| lane_failed(to, &error))?;
+        Ok(Self {
+            migration: migration.clone(),
+            container: container.clone(),
+            to: to.clone(),
+            session: Session::default(),
+            lanes,
+            told: 0,
+        })
+    }
+
+    pub fn migration(&self) -> &MigrationId {
+        &self.migration
+    }
+
+    /// Sent since this was asked last.
+    pub fn bytes(&mut self) -> u64 {
+        let sent = self.lanes.bytes() - self.told;
+        self.told += sent;
+        sent
+    }
+
+    /// The container's processes. An error: it has ended.
+    pub async fn processes(&self, host: &Host) -> Result<Vec<i32>, CommandFailure> {
+        let found = host.runtime.processes(&self.container).await;
+        let found = found.map_err(|error| failures::of_runtime(&error))?;
+        if found.is_empty() {
+            let text = "the container ended while its memory was being sent";
+            return Err(CommandFailure::new(FailureKind::WrongState, text));
+        }
+        Ok(found)
+    }
+
+    /// One round; over when the destination has all of it. `tell` is given the pages so far.
+    pub async fn round(
+        &mut self,
+        processes: &[i32],
+        max_bandwidth: Option<u64>,
+        tell: impl Fn(u64),
+    ) -> Result<(Round, RoundStats), CommandFailure> {
+        let began = Instant::now();
+        let before = self.lanes.bytes();
+        let pace = Pace::new(max_bandwidth);
+        let stats = self.pass(processes, Pass::Round, pace, tell).await?;
+        let barrier = self.lanes.barrier().await;
+        barrier.map_err(|error| lane_failed(&self.to, &error))?;
+        let round = Round {
+            sent_bytes: self.lanes.bytes() - before,
+            sent_pages: stats.sent,
+            zero_pages: stats.zero,
+            micros: began.elapsed().as_micros() as u64,
+            ..Round::default()
+        };
+        Ok((round, stats))
+    }
+
+    /// The last of it, while every task is stopped. Answers the bytes that were not told yet.
+    pub async fn finish(mut self, host: &Host) -> Result<u64, CommandFailure> {
+        let processes = self.processes(host).await?;
+        self.pass(&processes, Pass::Last, Pace::new(None), |_| {})
+            .await?;
+        let bytes = self.bytes();
+        let Self {
+            lanes, session, to, ..
+        } = self;
+        let closed = lanes.close().await;
+        // Not here: letting go of what is tracked takes its time, and the tasks are stopped.
+        tokio::task::spawn_blocking(move || drop(session));
+        closed.map_err(|error| lane_failed(&to, &error))?;
+        Ok(bytes)
+    }
+
+    /// Looks, reads and writes on a thread that may wait. Dropped meanwhile, the thread ends as
+    /// soon as it finds its lanes gone.
+    async fn pass(
+        &mut self,
+        processes: &[i32],
+        pass: Pass,
+        pace: Pace,
+        tell: impl Fn(u64),
+    ) -> Result<RoundStats, CommandFailure> {
+        let mut session = std::mem::take(&mut self.session);
+        let mut writer = self.lanes.writer(pace);
+        let processes = processes.to_vec();
+        let pages = Arc::new(AtomicU64::new(0));
+        let counted = pages.clone();
+        let mut work = tokio::task::spawn_blocking(move || {
+            let mut send = |frame: godwit_runtime::memory::Frame| {
+                let count = (frame.end() - frame.address) / godwit_runtime::memory::PAGE;
+                writer.write(frame)?;
+                counted.fetch_add(count, Ordering::Relaxed);
+                Ok(())
+            };
+            let stats = match pass {
+                Pass::Round => session.round(&processes, &mut send),
+                Pass::Last => session.finish(&processes, &mut send),
+            };
+            (session, writer, stats)
+        });
+        let done: (Session, Writer, std::io::Result<RoundStats>) = loop {
+            tokio::select! {
+                done = &mut work => match done {
+                    Ok(done) => break done,
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
+                () = tokio::time::sleep(WORD) => tell(pages.load(Ordering::Relaxed)),
+            }
+        };
+        let (session, writer, stats) = done;
+        self.session = session;
+        self.lanes.count(writer);
+        match stats {
+            Ok(stats) => Ok(stats),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                // A lane went away; its answer says why.
+                match self.lanes.barrier().await {
+                    Err(error) => Err(lane_failed(&self.to, &error)),
+                    Ok(()) => Err(lane_failed(&self.to, &LaneError::Ended)),
+                }
+            }
+            Err(error) => {
+                let text = format!("memory can't be read: {error}");
+                Err(CommandFailure::new(FailureKind::Internal, text))
+            }
+        }
+    }
+}
+
+fn lane_failed(to: &HostName, error: &LaneError) -> CommandFailure {
+    let text = format!("memory can't be sent to host `{to}`: {}", chain(error));
+    CommandFailure::new(error.kind(), text)
+}

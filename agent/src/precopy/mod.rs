@@ -1,0 +1,113 @@
+//! Memory ahead of the freeze: rounds to the destination while the container runs, and what a
+//! migration would come to. [`crate::commands`] calls it.
+//!
+//! Between the last round and the transfer in the freeze, the [`Flow`] waits with the
+//! host ([`Flows`]); it is this agent's alone, so that a freeze which another agent began can't
+//! be finished by this one, only taken back.
+
+mod flow;
+mod flows;
+mod sample;
+
+pub use flow::Flow;
+pub use flows::Flows;
+pub use sample::sample;
+
+use std::time::Duration;
+
+use godwit_runtime::memory::{Next, PAGE, Plan};
+use godwit_types::{
+    CommandFailure, ContainerId, FailureKind, Generation, HostName, MAX_ROUNDS, MigrationId,
+    MigrationMode, MigrationOptions, Outcome, Progress,
+};
+use tracing::info;
+
+use crate::{failures, host::Host, ledger::Answer};
+
+/// Sends rounds until what is left fits in the freeze. It may be dropped at any moment, when the
+/// migration is undone: the flow ends with it, and the destination forgets what came.
+pub async fn run(
+    host: &Host,
+    migration: &MigrationId,
+    container: &ContainerId,
+    generation: Generation,
+    to: &HostName,
+    address: &str,
+    options: &MigrationOptions,
+) -> Answer {
+    host.flows.forget(container);
+    if !rounds_asked_for(host, options)? {
+        return Ok(Outcome::PreCopied {
+            rounds: Vec::new(),
+            bytes: 0,
+            predicted_freeze_us: 0,
+        });
+    }
+    let runtime = &host.runtime;
+    // What it was restored from may not be in place yet.
+    let filled = runtime.filled(container).await;
+    filled.map_err(|error| failures::of_runtime(&error))?;
+    let mut flow = Flow::open(host, migration, container, generation, to, address).await?;
+    let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
+    let mut rounds = Vec::new();
+    let mut progress = Progress::default();
+    loop {
+        let number = rounds.len() as u32 + 1;
+        let processes = flow.processes(host).await?;
+        progress.round = number;
+        let tell = |sent: u64| {
+            let mut now = progress.clone();
+            now.pages_left = now.pages_total.saturating_sub(sent);
+            host.progress.tell(migration, now);
+        };
+        let (mut round, stats) = flow.round(&processes, options.max_bandwidth, tell).await?;
+        let took = Duration::from_micros(round.micros);
+        let (next, forecast) = plan.after(&stats, processes.len(), took);
+        round.number = number;
+        round.dirty_pages = forecast.left_pages as u64;
+        info!(
+            %migration,
+            round = number,
+            sent_mib = round.sent_bytes >> 20,
+            written = stats.written,
+            millis = took.as_millis() as u64,
+            freeze_ms = forecast.freeze.as_millis() as u64,
+            "round"
+        );
+        rounds.push(round);
+        progress = Progress {
+            round: number,
+            pages_left: forecast.left_pages as u64,
+            pages_total: forecast.left_pages as u64,
+            dirty_pages_per_s: forecast.dirty_pages_per_s as u64,
+            bytes_per_s: forecast.bytes_per_s as u64,
+            predicted_freeze_us: forecast.freeze.as_micros() as u64,
+        };
+        host.progress.tell(migration, progress.clone());
+        match next {
+            Next::Round if rounds.len() < MAX_ROUNDS => {}
+            Next::Round | Next::Freeze => break,
+            Next::GiveUp => return Err(CommandFailure::not_converging(&progress, PAGE, options)),
+        }
+    }
+    let bytes = flow.bytes();
+    host.flows.keep(container, flow);
+    Ok(Outcome::PreCopied {
+        rounds,
+        bytes,
+        predicted_freeze_us: progress.predicted_freeze_us,
+    })
+}
+
+/// False: all memory is sent in the freeze.
+fn rounds_asked_for(host: &Host, options: &MigrationOptions) -> Result<bool, CommandFailure> {
+    let problem = host.runtime.carry_problem();
+    match (options.mode, problem) {
+        (MigrationMode::Stop, _) | (MigrationMode::Auto, Some(_)) => Ok(false),
+        (MigrationMode::Auto | MigrationMode::PreCopy | MigrationMode::PostCopy, None) => Ok(true),
+        (MigrationMode::PreCopy | MigrationMode::PostCopy, Some(problem)) => {
+            let text = format!("memory can't be sent ahead of the freeze: {problem}");
+            Err(CommandFailure::new(FailureKind::Unfit, text))
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The memory of one container that is awaited: what came, over which lanes, and whether it is
+//! whole.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use godwit_runtime::memory::{self, Frame, Store, StoreError};
+
+use super::LANES;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    #[error("lane {lane} of {lanes} is not one of those that were opened")]
+    Lane { lane: u32, lanes: u32 },
+    #[error("memory is not awaited any more")]
+    Shut,
+    #[error("memory is not whole: {closed} of {lanes} lanes came to their end")]
+    NotWhole { closed: usize, lanes: u32 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// See the module.
+pub struct Arriving {
+    state: Mutex<State>,
+}
+
+enum State {
+    Open {
+        store: Arc<Store>,
+        /// 0: no lane was opened yet.
+        lanes: u32,
+        joined: BTreeSet<u32>,
+        closed: BTreeSet<u32>,
+    },
+    /// Taken, or given up.
+    Shut,
+}
+
+impl Default for Arriving {
+    fn default() -> Self {
+        // What is kept for others: a tenth. A host that does not say what it has, has enough.
+        let limit = memory::available().map_or(u64::MAX, |bytes| bytes / 10 * 9);
+        Self {
+            state: Mutex::new(State::Open {
+                store: Arc::new(Store::new(limit)),
+                lanes: 0,
+                joined: BTreeSet::new(),
+                closed: BTreeSet::new(),
+            }),
+        }
+    }
+}
+
+impl Arriving {
+    /// A lane begins. Each can only once: one that broke has lost something.
+    pub fn join(&self, lane: u32, of: u32) -> Result<(), MemoryError> {
+        let mut state = self.state.lock().expect("no holder panics");
+        let State::Open { lanes, joined, .. } = &mut *state else {
+            return Err(MemoryError::Shut);
+        };
+        let fits = (1..=LANES).contains(&of) && lane < of && (*lanes == 0 || *lanes == of);
+        if !fits || !joined.insert(lane) {
+            return Err(MemoryError::Lane { lane, lanes: of });
+        }
+        *lanes = of;
+        Ok(())
+    }
+
+    pub fn apply(&self, frame: &Frame) -> Result<(), MemoryError> {
+        let store = match &*self.state.lock().expect("no holder panics") {
+            State::Open { store, .. } => store.clone(),
+            State::Shut => return Err(MemoryError::Shut),
+        };
+        Ok(store.apply(frame)?)
+    }
+
+    /// A lane came to its end, and what it brought was counted.
+    pub fn close(&self, lane: u32) {
+        if let State::Open { closed, .. } = &mut *self.state.lock().expect("no holder panics") {
+            closed.insert(lane);
+        }
+    }
+
+    /// The store, if memory was to come this way at all. Nothing arrives any more.
+    pub fn take(&self) -> Result<Option<Store>, MemoryError> {
+        let mut state = self.state.lock().expect("no holder panics");
+        let State::Open { lanes, closed, .. } = &*state else {
+            return Err(MemoryError::Shut);
+        };
+        let (lanes, closed) = (*lanes, closed.len());
+        if closed != lanes as usize {
+            return Err(MemoryError::NotWhole { closed, lanes });
+        }
+        match std::mem::replace(&mut *state, State::Shut) {
+            State::Open { store, .. } if lanes > 0 => Arc::into_inner(store)
+                .map(Some)
+                .ok_or(MemoryError::NotWhole { closed, lanes }),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether any lane was opened.
+    pub fn has_begun(&self) -> bool {
+        matches!(&*self.state.lock().expect("no holder panics"),
+            State::Open { lanes, .. } if *lanes > 0)
+    }
+
+    /// Gives up what came.
+    pub fn shut(&self) {
+        *self.state.lock().expect("no holder panics") = State::Shut;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_runtime::memory::Content;
+
+    use super::*;
+
+    #[test]
+    fn memory_is_whole_when_every_lane_came_to_its_end() {
+        let arriving = Arriving::default();
+        assert!(!arriving.has_begun());
+        arriving.join(0, 2).unwrap();
+        for (lane, of) in [(0, 2), (2, 2), (1, 3), (0, 0), (1, LANES + 1)] {
+            assert!(arriving.join(lane, of).is_err(), "{lane} of {of}");
+        }
+        arriving.join(1, 2).unwrap();
+        let frame = Frame {
+            task: 1,
+            address: 0x10000,
+            content: Content::Pages(vec![1; 4096].into()),
+        };
+        arriving.apply(&frame).unwrap();
+        arriving.close(0);
+        assert!(matches!(arriving.take(), Err(MemoryError::NotWhole { .. })));
+        arriving.close(1);
+        assert_eq!(arriving.take().unwrap().unwrap().bytes(), 4096);
+        assert!(matches!(arriving.apply(&frame), Err(MemoryError::Shut)));
+        assert!(arriving.take().is_err() && arriving.join(0, 2).is_err());
+    }
+
+    #[test]
+    fn none_may_come_at_all() {
+        let arriving = Arriving::default();
+        assert!(arriving.take().unwrap().is_none());
+        let arriving = Arriving::default();
+        arriving.shut();
+        assert!(arriving.take().is_err());
+    }
+}
