@@ -39,7 +39,7 @@ pub fn run(seed: u64, left: u32) -> Result<()> {
     let mut area = Area::anonymous(100)?;
     for _ in 0..20 {
         for _ in 0..10 {
-            let seed = dice.next();
+            let seed = dice.roll();
             area.write(dice.below(area.pages()), seed)?;
         }
         area.resize(50 + dice.below(100))?;
@@ -47,7 +47,7 @@ pub fn run(seed: u64, left: u32) -> Result<()> {
         thread::sleep(Duration::from_millis(5));
     }
     if left > 0 {
-        bail!(become_anew(dice.next(), left - 1));
+        bail!(become_anew(dice.roll(), left - 1));
     }
     Ok(())
 }

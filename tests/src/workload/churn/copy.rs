@@ -28,7 +28,7 @@ fn live(areas: &mut [Area], seed: u64, life: Duration) -> Result<()> {
     let end = Instant::now() + life;
     while Instant::now() < end && !areas.is_empty() {
         for _ in 0..20 {
-            let (index, seed) = (dice.below(areas.len()), dice.next());
+            let (index, seed) = (dice.below(areas.len()), dice.roll());
             let area = &mut areas[index];
             match dice.below(10) {
                 0..7 => area.write(dice.below(area.pages()), seed)?,

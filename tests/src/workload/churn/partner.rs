@@ -52,7 +52,7 @@ impl Partner {
     /// Checks and writes, if it is the parent's turn.
     pub fn turn(&mut self) -> Result<()> {
         let turn = self.shared.word(0).load(SeqCst);
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             exchange(&mut self.shared, self.seed, turn)?;
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Partner {
         let pid = Pid::from_raw(self.pid);
         loop {
             let turn = self.shared.word(0).load(SeqCst);
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 check(&self.shared, self.seed, turn)?;
                 self.shared.word(0).store(END, SeqCst);
                 break;

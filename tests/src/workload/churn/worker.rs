@@ -56,7 +56,7 @@ impl Worker {
             return self.map();
         }
         let index = self.dice.below(self.areas.len());
-        let seed = self.dice.next();
+        let seed = self.dice.roll();
         let area = &mut self.areas[index];
         match self.dice.below(400) {
             0..200 => area.write(self.dice.below(area.pages()), seed),
@@ -97,7 +97,7 @@ impl Worker {
         match &mut self.partner {
             Some(partner) => partner.turn().context("memory shared with a child"),
             None => {
-                self.partner = Some(Partner::start(self.dice.next())?);
+                self.partner = Some(Partner::start(self.dice.roll())?);
                 Ok(())
             }
         }
@@ -107,7 +107,7 @@ impl Worker {
     fn copy(&mut self) -> Result<()> {
         if self.children.len() < CHILDREN {
             let life = Duration::from_millis(self.dice.below(1500) as u64);
-            let seed = self.dice.next();
+            let seed = self.dice.roll();
             self.children
                 .push(copy::start(&mut self.areas, seed, life)?);
         }
@@ -117,7 +117,7 @@ impl Worker {
     /// A child that runs the program anew.
     fn again(&mut self) -> Result<()> {
         if self.children.len() < CHILDREN {
-            self.children.push(again::start(self.dice.next())?);
+            self.children.push(again::start(self.dice.roll())?);
         }
         Ok(())
     }
