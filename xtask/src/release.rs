@@ -48,12 +48,19 @@ fn is_installed(name: &str) -> bool {
 
 /// Builds every program; answers where they are.
 pub fn build() -> anyhow::Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    insist(
-        Command::new(cargo)
-            .args(["build", "--release", "--workspace"])
-            .current_dir(crate::root()),
-    )?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--release", "--workspace"])
+        .current_dir(crate::root());
+    // What the cargo that runs us says of this package would be news to build scripts, ring's for
+    // one, and everything above them would be built anew.
+    for (key, _) in env::vars_os() {
+        let name = key.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&key);
+        }
+    }
+    insist(&mut cargo)?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     Ok(crate::root().join(target).join("release"))
 }
