@@ -79,6 +79,7 @@ fn draw(
         .build_cartesian_2d(memory.log_scale(), freeze.log_scale())?;
     chart
         .configure_mesh()
+        .label_style(("sans-serif", 16))
         .x_desc("memory, MiB")
         .y_desc("freeze, ms")
         .x_label_formatter(&|value| format!("{value:.0}"))
@@ -99,6 +100,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
+        .label_font(("sans-serif", 16))
         .position(SeriesLabelPosition::UpperLeft)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))

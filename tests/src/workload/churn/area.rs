@@ -79,8 +79,9 @@ impl Area {
         if let Some(word) = wrong {
             let found = &bytes[word * 8..][..8];
             bail!(
-                "page {page} of {} at {bytes:p} is not {expected}: word {word} is {found:02x?}, {:?}",
+                "page {page} of {} at {:p} is not {expected}: word {word} is {found:02x?}, {:?}",
                 self.pages(),
+                bytes.as_ptr(),
                 self.origin
             );
         }
