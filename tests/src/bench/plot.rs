@@ -31,13 +31,13 @@ pub fn freeze(rows: &[Row], path: &Path) -> Result<()> {
             })
     };
     let ((left, right), (low, high)) = (bounds(|point| point.0), bounds(|point| point.1));
-    draw(
-        &lines,
-        path,
-        (left / 1.3)..(right * 1.3),
-        (low / 2.0)..(high * 2.0),
-    )
-    .map_err(|error| anyhow!("`{}`: {error}", path.display()))
+    draw(&lines, path, decades(left, right), decades(low, high))
+        .map_err(|error| anyhow!("`{}`: {error}", path.display()))
+}
+
+/// Whole ones, since only their ends are labelled.
+fn decades(low: f64, high: f64) -> std::ops::Range<f64> {
+    10f64.powf((low / 1.2).log10().floor())..10f64.powf((high * 1.2).log10().ceil())
 }
 
 type Lines = BTreeMap<String, Vec<(f64, f64)>>;
