@@ -5,6 +5,7 @@
 mod bench;
 mod demo;
 mod lint;
+mod release;
 mod test;
 mod tidy;
 

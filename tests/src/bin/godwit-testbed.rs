@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::{demo, testbed};
+use godwit_tests::{
+    bench::{self, stream},
+    demo, testbed,
+};
 
 #[derive(Parser)]
 struct Arguments {
@@ -31,10 +34,22 @@ enum What {
         #[arg(long, default_value_t = 1)]
         rounds: u32,
     },
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
     /// Start the agent of a host of the kept cluster again
     StartAgent { host: u8 },
     /// Start the member of a host of the kept cluster again
     StartMember { host: u8 },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Migrations, beside other systems
+    Migrate(bench::Options),
+    /// One end of a bare TLS stream (started by the bench itself)
+    #[command(flatten)]
+    Stream(stream::End),
 }
 
 fn main() -> Result<()> {
@@ -42,6 +57,8 @@ fn main() -> Result<()> {
         What::Hold { ready } => testbed::hold(&ready),
         What::Demo { stop: true, .. } => demo::stop(),
         What::Demo { keep, rounds, .. } => demo::run(keep, rounds),
+        What::Bench(Bench::Migrate(options)) => bench::migrate(&options),
+        What::Bench(Bench::Stream(end)) => stream::run(&end),
         What::StartAgent { host } => demo::start_agent(host),
         What::StartMember { host } => demo::start_member(host),
     }

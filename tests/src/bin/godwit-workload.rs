@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{count, exit, family, redis};
+use godwit_tests::workload::{churn, count, exit, family, memory, redis, witness};
 
 #[derive(Parser)]
 struct Arguments {
@@ -31,6 +31,12 @@ enum What {
     Exit { code: u8 },
     /// Several processes under two users
     Family { part: Option<Part> },
+    /// Hold memory, rewrite it, and say whether it is what it should be
+    Memory(memory::Options),
+    /// Ping a `memory` and report every pause
+    Witness(witness::Options),
+    /// Map, share, move and copy memory on many threads, checking every page
+    Churn(churn::Options),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -44,6 +50,9 @@ fn main() -> Result<ExitCode> {
         What::Redis { address, key } => redis::run(&address, &key),
         What::Count { pause } => count::run(Duration::from_millis(pause)),
         What::Exit { code } => exit::run(code),
+        What::Memory(options) => memory::run(&options),
+        What::Witness(options) => witness::run(&options),
+        What::Churn(options) => churn::run(&options),
         What::Family { part: None } => family::head(),
         What::Family {
             part: Some(Part::Anna),

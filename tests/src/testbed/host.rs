@@ -141,6 +141,11 @@ impl Host {
         }
     }
 
+    /// The bridge's port that leads to it, in the namespace of who started the testbed.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
     /// A command that will run inside this host.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");

@@ -1,9 +1,13 @@
 //! Programs that run in containers and prove by themselves that nothing was lost: each checks
 //! every answer it gets and says so in a last line of JSON.
 
+pub mod churn;
 pub mod count;
 pub mod exit;
 pub mod family;
+pub mod memory;
+mod page;
 pub mod redis;
 mod sys;
 mod term;
+pub mod witness;

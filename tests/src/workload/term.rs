@@ -11,11 +11,17 @@ use std::{
 use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal};
 
-/// Call before any thread is started, so that all of them inherit the mask.
-pub fn flag() -> Result<Arc<AtomicBool>> {
+/// Holds SIGTERM back in this thread, and in all it starts and forks from now on.
+pub fn block() -> Result<SigSet> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.thread_block()?;
+    Ok(set)
+}
+
+/// Call before any thread is started, so that all of them inherit the mask.
+pub fn flag() -> Result<Arc<AtomicBool>> {
+    let set = block()?;
     let flag = Arc::new(AtomicBool::new(false));
     let theirs = flag.clone();
     thread::spawn(move || {

@@ -1,0 +1,64 @@
+//! A server with as much memory as asked for, in one process or several, that is rewritten at a
+//! given rate and can say at any time whether every page holds what it should.
+//!
+//! The first process answers lines on TCP, for [`super::witness`]:
+//!
+//! | line | answer |
+//! |---|---|
+//! | `ping N` | `pong N` |
+//! | `pause` | `paused`, when no process writes any more |
+//! | `go` | `going` |
+//! | `verify` | `ok PAGES` or `bad PROCESS PAGE` |
+//! | `hash` | a hash of each process's memory |
+
+mod family;
+mod region;
+mod serve;
+
+use std::{process::ExitCode, sync::atomic::Ordering, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use family::Family;
+
+use super::term;
+
+/// What to be.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// MiB of each process
+    #[arg(long, value_name = "MIB")]
+    rss: usize,
+    #[arg(long, default_value_t = 1)]
+    processes: usize,
+    /// MB rewritten each second, by all processes together
+    #[arg(long, value_name = "MB_PER_S", default_value_t = 0)]
+    rate: u64,
+    /// Answer on this port
+    #[arg(long, value_name = "PORT")]
+    echo: Option<u16>,
+}
+
+/// Until SIGTERM; then everything is verified once more.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    ensure!(
+        options.rss > 0 && options.processes > 0,
+        "`--rss` and `--processes` are at least 1"
+    );
+    // The children inherit the mask: they end when the first process does.
+    term::block()?;
+    let pages = options.rss * 256;
+    let rate = options.rate * 1_000_000 / options.processes as u64;
+    let family = Family::start(options.processes, pages, rate)?;
+    let stop = term::flag()?;
+    if let Some(port) = options.echo {
+        serve::start(port, family.clone())?;
+    }
+    println!("ready");
+    while !stop.load(Ordering::SeqCst) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    family.ask_all("pause")?;
+    let verdict = family.verify()?;
+    println!("{verdict}");
+    Ok(ExitCode::from(u8::from(!verdict.starts_with("ok"))))
+}
