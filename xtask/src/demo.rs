@@ -1,6 +1,37 @@
-//! `cargo xtask demo`.
+//! `cargo xtask demo [--keep | --stop | --rounds N]`: prepares the machine, builds the programs
+//! as they would be shipped, and has them play the demo.
 
-/// Not built yet.
-pub fn run(_args: Vec<String>) -> anyhow::Result<()> {
-    anyhow::bail!("`demo` is not built yet")
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::{cargo, setup};
+
+/// Everything that runs in the demo.
+const BUILD: &[&str] = &[
+    "build",
+    "--release",
+    "--package=godwit-cli",
+    "--package=godwit-agent",
+    "--package=godwit-controller",
+    "--package=godwit-runtime",
+    "--package=godwit-interpose",
+    "--package=godwit-tests",
+    "--bins",
+    "--lib",
+];
+
+pub fn run(args: Vec<String>) -> anyhow::Result<()> {
+    setup::run("demo", &args)?;
+    cargo::must(BUILD)?;
+    let testbed = crate::target().join("release/godwit-testbed");
+    let status = Command::new(&testbed)
+        .arg("demo")
+        .args(args)
+        .status()
+        .with_context(|| format!("can't run `{}`", testbed.display()))?;
+    if !status.success() {
+        bail!("the demo failed");
+    }
+    Ok(())
 }
