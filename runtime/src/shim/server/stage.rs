@@ -175,7 +175,8 @@ impl Staged {
         &self.migration
     }
 
-    /// Opens the gate and lets the tasks run.
+    /// Opens the gate and lets the tasks run. An error gives it back where it is still held.
+    #[expect(clippy::result_large_err, clippy::type_complexity)]
     pub fn resume(
         mut self,
         config: &Config,
