@@ -8,5 +8,6 @@ pub mod archive;
 pub mod command;
 pub mod demo;
 pub mod programs;
+pub mod scene;
 pub mod testbed;
 pub mod workload;

@@ -92,7 +92,8 @@ impl Drive<'_> {
         let outcome = match answer {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(AskError::Failed(failure))) => {
-                let reason = format!("{what} on host `{host}`: {}", failure.message);
+                // The message names the host.
+                let reason = format!("{what}: {}", failure.message);
                 return self.abort(reason).await;
             }
             Ok(Err(down @ AskError::HostDown(_))) => {

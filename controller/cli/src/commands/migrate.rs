@@ -61,8 +61,13 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         .unwrap_or_else(|| "no reason was given".into());
     output::failure::report(&anyhow!(reason).context(format!("`{}` was not moved", view.name)));
     output::note(format_args!(
-        "`{}` runs on {} as before; `godwit migration inspect {}` shows how far it came",
-        view.name, view.from, view.id
+        "hint: `godwit host ls -v` shows what each host has room for and lacks, `godwit \
+         migration inspect {}` how far it came",
+        view.id
+    ));
+    output::note(format_args!(
+        "`{}` runs on {} as before",
+        view.name, view.from
     ));
     Ok(1)
 }

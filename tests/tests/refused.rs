@@ -1,0 +1,139 @@
+//! What can't be done is said before anything is stopped: which thing is meant, and what helps.
+
+use godwit_tests::{
+    scene::{Scene, host_of},
+    testbed::{Cluster, Options, PATIENCE, list, wait_for},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Insists that an error names its object and its remedy.
+fn says(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+}
+
+fn signal(cluster: &Cluster, host: u8, signal: Signal) {
+    for pid in cluster.host(host).processes("godwit-agent").unwrap() {
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+}
+
+#[test]
+fn bad_requests_name_their_object_and_the_remedy_and_stop_nothing() {
+    let mut cluster = Cluster::start(Options {
+        hosts: 3,
+        members: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    cluster
+        .load_image(&cluster.programs().image("redis"))
+        .unwrap();
+    cluster.ok(&["network", "create", "scene"]).unwrap();
+    // Host 3 gets what its clients need, and not what Redis needs.
+    let archive = cluster.dir().join("workload.tar");
+    godwit_tests::archive::write(&archive, "workload", &cluster.programs().workload).unwrap();
+    cluster.load_image(&archive).unwrap();
+    let scene = Scene::play(&cluster, 1, 3).unwrap();
+    let redis = scene.redis.as_str();
+
+    // Unknown container, host, image.
+    let refused = |arguments: &[&str]| cluster.refused(arguments).unwrap();
+    says(
+        &refused(&["migrate", "nobody", "--to", "h2"]),
+        &["no container `nobody`", "hint: `godwit ps -a`"],
+    );
+    for verb in ["stop", "rm", "logs", "inspect"] {
+        says(
+            &refused(&[verb, "nobody"]),
+            &["no container `nobody`", "hint:"],
+        );
+    }
+    says(
+        &refused(&["migrate", redis, "--to", "h9"]),
+        &["no host `h9`", "hint: `godwit host ls`"],
+    );
+    says(
+        &refused(&["run", "-d", "nothing-like-it"]),
+        &["nothing-like-it", "hint: load it with `godwit image load"],
+    );
+    says(
+        &refused(&["run", "-d", "--host", "h9", "redis"]),
+        &["no host `h9`", "hint:"],
+    );
+    // Destination equal to source.
+    says(
+        &refused(&["migrate", redis, "--to", "h1"]),
+        &[redis, "already on host `h1`"],
+    );
+    // Without the image.
+    let busybox = cluster.programs().image("busybox").display().to_string();
+    cluster
+        .ok(&["image", "load", "-i", &busybox, "--host", "h1"])
+        .unwrap();
+    cluster
+        .ok(&[
+            "run",
+            "-d",
+            "--name",
+            "count",
+            "busybox",
+            "sh",
+            "-c",
+            "sleep 1000000",
+        ])
+        .unwrap();
+    says(
+        &refused(&["migrate", "count", "--to", "h2"]),
+        &[
+            "host `h2`",
+            "busybox",
+            "hint: `godwit image load -i FILE --host h2`",
+        ],
+    );
+    assert_eq!(host_of(&cluster, "count").unwrap(), "h1");
+
+    // A second migration while the first waits for its destination.
+    signal(&cluster, 2, Signal::SIGSTOP);
+    let mut first = cluster.godwit(&["migrate", redis, "--to", "h2"]);
+    let mut first = first.stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("the first migration", PATIENCE, || {
+        list(&cluster.json(&["migration", "ls"]).unwrap()).len() == 1
+    })
+    .unwrap();
+    let second = cluster.refused(&["migrate", redis, "--to", "h3"]);
+    signal(&cluster, 2, Signal::SIGCONT);
+    says(
+        &second.unwrap(),
+        &[
+            redis,
+            "is being moved by migration",
+            "hint: `godwit migration inspect",
+        ],
+    );
+    assert!(first.wait().unwrap().success(), "the first goes its way");
+    assert_eq!(host_of(&cluster, redis).unwrap(), "h2");
+    cluster.migrate(redis, 1).unwrap();
+
+    // Destination down.
+    cluster.kill(2, "godwit-agent").unwrap();
+    wait_for("host 2 down", PATIENCE, || {
+        let hosts = cluster.json(&["host", "ls"]).unwrap();
+        list(&hosts)
+            .iter()
+            .any(|h| h["name"] == "h2" && h["up"] == false)
+    })
+    .unwrap();
+    says(
+        &cluster.refused(&["migrate", redis, "--to", "h2"]).unwrap(),
+        &["host `h2` is down", "hint: start `godwit-agent` there"],
+    );
+
+    // None of it was more than words: what ran, runs.
+    scene.goes_on(&cluster).unwrap();
+    scene.finish(&cluster).unwrap();
+}
