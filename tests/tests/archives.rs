@@ -94,7 +94,7 @@ fn an_archive_that_is_not_taken_is_named_with_what_is_wrong() {
         println!("{name}: {} {text}", output.status);
         assert!(!output.status.success(), "{name} was taken");
         assert_eq!(fs::read_to_string(&outside).unwrap(), "untouched", "{name}");
-        for word in words.iter().chain(&["h1", &path.as_str()]) {
+        for word in words.iter().chain(&["h1", path.as_str()]) {
             assert!(text.contains(word), "{name}: no `{word}` in: {text}");
         }
         assert!(text.contains("hint: "), "{text}");
