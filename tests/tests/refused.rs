@@ -1,5 +1,7 @@
 //! What can't be done is said before anything is stopped: which thing is meant, and what helps.
 
+use std::fs;
+
 use godwit_tests::{
     scene::{Scene, host_of},
     testbed::{Cluster, Options, PATIENCE, list, wait_for},
@@ -16,9 +18,19 @@ fn says(text: &str, words: &[&str]) {
     }
 }
 
-fn signal(cluster: &Cluster, host: u8, signal: Signal) {
-    for pid in cluster.host(host).processes("godwit-agent").unwrap() {
-        kill(Pid::from_raw(pid), signal).unwrap();
+/// The agent of a host, and who started it: that one stops and goes on with it.
+fn agent(cluster: &Cluster, host: u8) -> Vec<Pid> {
+    let agents = cluster.host(host).processes("godwit-agent").unwrap();
+    let agent = *agents.first().unwrap();
+    let status = fs::read_to_string(format!("/proc/{agent}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.unwrap().trim().parse().unwrap();
+    vec![Pid::from_raw(agent), Pid::from_raw(parent)]
+}
+
+fn signal(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        kill(*pid, signal).unwrap();
     }
 }
 
@@ -98,7 +110,8 @@ fn bad_requests_name_their_object_and_the_remedy_and_stop_nothing() {
     assert_eq!(host_of(&cluster, "count").unwrap(), "h1");
 
     // A second migration while the first waits for its destination.
-    signal(&cluster, 2, Signal::SIGSTOP);
+    let agent = agent(&cluster, 2);
+    signal(&agent, Signal::SIGSTOP);
     let mut first = cluster.godwit(&["migrate", redis, "--to", "h2"]);
     let mut first = first.stderr(std::process::Stdio::null()).spawn().unwrap();
     wait_for("the first migration", PATIENCE, || {
@@ -106,7 +119,7 @@ fn bad_requests_name_their_object_and_the_remedy_and_stop_nothing() {
     })
     .unwrap();
     let second = cluster.refused(&["migrate", redis, "--to", "h3"]);
-    signal(&cluster, 2, Signal::SIGCONT);
+    signal(&agent, Signal::SIGCONT);
     says(
         &second.unwrap(),
         &[

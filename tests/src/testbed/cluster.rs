@@ -474,12 +474,15 @@ impl Cluster {
 
     /// Ends everything and leaves nothing but the directory, if it was asked for.
     pub fn stop(&mut self) {
+        // First: one that is stopped reaps no child, and a host would wait for that.
+        for daemon in &mut self.daemons {
+            let _ = daemon.kill();
+        }
         for host in &mut self.hosts {
             host.stop();
         }
         self.hosts.clear();
         for daemon in &mut self.daemons {
-            let _ = daemon.kill();
             let _ = daemon.wait();
         }
         self.daemons.clear();
