@@ -21,22 +21,34 @@ use godwit_types::{
     ContainerId, ContainerName, ContainerSpec, Digest, ImageConfig, ImageName, Limits, MigrationId,
 };
 
-/// What `deploy/setup.sh` made. None: it has not run; the tests say so and do nothing.
+/// What `deploy/setup.sh` made. None: it has not run; the tests say so and do nothing, or fail
+/// where `cargo xtask test` runs them.
 fn setup() -> Option<(PathBuf, PathBuf)> {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: needs root for namespaces, mounts and CRIU");
-        return None;
+    let made = made();
+    if let Err(missing) = &made {
+        assert!(
+            std::env::var_os("GODWIT_REQUIRE_ROOT_TESTS").is_none(),
+            "{missing}"
+        );
+        println!("skipped: {missing}");
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()?
-        .join("target");
-    let text = fs::read_to_string(target.join("setup/env")).ok()?;
+    made.ok()
+}
+
+fn made() -> Result<(PathBuf, PathBuf), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("needs root for namespaces, mounts and CRIU".to_owned());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/setup/env");
+    let text = fs::read_to_string(&path)
+        .map_err(|error| format!("{}: {error}: run deploy/setup.sh", path.display()))?;
     let get = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key))
             .map(PathBuf::from)
+            .ok_or_else(|| format!("{}: no {key}", path.display()))
     };
-    Some((get("GODWIT_CRIU=")?, get("GODWIT_IMAGES=")?))
+    Ok((get("GODWIT_CRIU=")?, get("GODWIT_IMAGES=")?))
 }
 
 fn interposer() -> PathBuf {
@@ -526,4 +538,62 @@ async fn memory_is_carried_while_it_changes() {
         .ask(Request::Signal { signal: 9 })
         .await
         .unwrap();
+}
+
+/// Freezes it, kills it as the kernel's out-of-memory killer would, and says what becomes of it.
+async fn killed_while_frozen(instance: &Instance, thaw: bool) -> State {
+    instance.client.ask(Request::Create).await.unwrap();
+    instance.wait_for_lines(5).await;
+    instance
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+            carried: false,
+        })
+        .await
+        .unwrap();
+    let frozen = instance.client.state().await.unwrap();
+    assert!(matches!(frozen, State::Frozen { .. }), "{frozen:?}");
+    let group = &instance.config.cgroup;
+    sh(&format!(
+        "for d in /sys/fs/cgroup/unified/{group} /sys/fs/cgroup/{group}; do \
+         if test -e $d/cgroup.kill; then echo 1 >$d/cgroup.kill; fi; done"
+    ));
+    if thaw {
+        instance.client.ask(Request::Thaw).await.unwrap();
+    }
+    let patience = Duration::from_secs(10);
+    let exit = instance.dir.join("exit.json");
+    let state = tokio::time::timeout(patience, instance.client.watch(frozen)).await;
+    let deadline = Instant::now() + patience;
+    while !exit.exists() {
+        assert!(Instant::now() < deadline, "no exit code; {state:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let exit = serde_json::from_slice::<serde_json::Value>(&fs::read(exit).unwrap()).unwrap();
+    assert_eq!(exit["code"], 128 + 9, "{state:?}");
+    state.unwrap().unwrap_or(State::Gone)
+}
+
+#[tokio::test]
+async fn a_frozen_container_whose_only_process_is_killed_has_ended() {
+    let base = tempfile::tempdir().unwrap();
+    let one = ["sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); done"];
+    let Some(instance) = Instance::new(base.path(), "a", &one, &[]) else {
+        return;
+    };
+    let state = killed_while_frozen(&instance, false).await;
+    assert!(
+        matches!(state, State::Exited { .. } | State::Gone),
+        "{state:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_container_of_several_processes_that_is_killed_ends_with_the_thaw() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(instance) = Instance::new(base.path(), "a", &COUNT, &[]) else {
+        return;
+    };
+    killed_while_frozen(&instance, true).await;
 }

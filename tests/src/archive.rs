@@ -11,8 +11,13 @@ use crate::command::sh;
 
 /// Writes an image `name` with `program` as `/bin/<file name>`.
 pub fn write(path: &Path, name: &str, program: &Path) -> Result<()> {
-    let layer = layer(program)?;
-    let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&layer)));
+    let archive = of_layer(name, &layer(program)?)?;
+    fs::write(path, archive).with_context(|| path.display().to_string())
+}
+
+/// An image of one layer, whatever is in that.
+pub fn of_layer(name: &str, layer: &[u8]) -> Result<Vec<u8>> {
+    let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(layer)));
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
@@ -26,13 +31,13 @@ pub fn write(path: &Path, name: &str, program: &Path) -> Result<()> {
     ]))?;
     let mut archive = Builder::new(Vec::new());
     for (name, bytes) in [
-        (config_name.as_str(), &config),
-        ("layer.tar", &layer),
+        (config_name.as_str(), config.as_slice()),
+        ("layer.tar", layer),
         ("manifest.json", &manifest),
     ] {
         file(&mut archive, name, bytes, 0o644)?;
     }
-    fs::write(path, archive.into_inner()?).with_context(|| path.display().to_string())
+    Ok(archive.into_inner()?)
 }
 
 fn layer(program: &Path) -> Result<Vec<u8>> {

@@ -9,5 +9,6 @@ pub mod bench;
 pub mod command;
 pub mod demo;
 pub mod programs;
+pub mod scene;
 pub mod testbed;
 pub mod workload;

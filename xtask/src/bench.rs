@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
-use crate::release;
+use crate::{packages, release, setup};
 
 const USAGE: &str = "usage: cargo xtask bench migrate [--quick] [--moves N] [--only PART]";
 /// What Godwit is compared with.
@@ -15,12 +15,17 @@ pub fn run(args: Vec<String>) -> anyhow::Result<()> {
     if args.first().map(String::as_str) != Some("migrate") {
         bail!("{USAGE}");
     }
-    release::setup()?;
-    release::packages(OTHERS)?;
-    let programs = release::build()?;
-    release::insist(
-        Command::new(programs.join("godwit-testbed"))
-            .arg("bench")
-            .args(args),
-    )
+    setup::run("bench", &args)?;
+    packages::install(OTHERS)?;
+    release::build()?;
+    let testbed = crate::target().join("release/godwit-testbed");
+    let status = Command::new(&testbed)
+        .arg("bench")
+        .args(args)
+        .status()
+        .with_context(|| format!("can't run `{}`", testbed.display()))?;
+    if !status.success() {
+        bail!("the benchmark failed");
+    }
+    Ok(())
 }

@@ -1,6 +1,23 @@
-//! `cargo xtask demo`.
+//! `cargo xtask demo [--keep | --stop | --rounds N]`: prepares the machine, builds the programs
+//! as they would be shipped, and has them play the demo.
 
-/// Not built yet.
-pub fn run(_args: Vec<String>) -> anyhow::Result<()> {
-    anyhow::bail!("`demo` is not built yet")
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::{release, setup};
+
+pub fn run(args: Vec<String>) -> anyhow::Result<()> {
+    setup::run("demo", &args)?;
+    release::build()?;
+    let testbed = crate::target().join("release/godwit-testbed");
+    let status = Command::new(&testbed)
+        .arg("demo")
+        .args(args)
+        .status()
+        .with_context(|| format!("can't run `{}`", testbed.display()))?;
+    if !status.success() {
+        bail!("the demo failed");
+    }
+    Ok(())
 }

@@ -1,11 +1,8 @@
 //! `cargo xtask lint`: what tools of others can say about the code.
 
-use std::{
-    env,
-    process::{Command, Stdio},
-};
+use anyhow::bail;
 
-use anyhow::{Context, bail};
+use crate::cargo;
 
 const STEPS: &[&[&str]] = &[
     &["fmt", "--all", "--check"],
@@ -28,13 +25,13 @@ pub fn run(args: Vec<String>) -> anyhow::Result<()> {
     }
     let mut failed = Vec::new();
     for step in STEPS {
-        if !cargo(step)? {
+        if !cargo::run(step)? {
             failed.push(step[0]);
         }
     }
-    if !deny_is_installed() {
+    if !cargo::has(DENY[0]) {
         eprintln!("skipped: cargo-deny is not installed (`cargo install cargo-deny`)");
-    } else if !cargo(DENY)? {
+    } else if !cargo::run(DENY)? {
         failed.push(DENY[0]);
     }
     if failed.is_empty() {
@@ -42,26 +39,4 @@ pub fn run(args: Vec<String>) -> anyhow::Result<()> {
     } else {
         bail!("lint failed: {}", failed.join(", "))
     }
-}
-
-fn cargo(args: &[&str]) -> anyhow::Result<bool> {
-    eprintln!("+ cargo {}", args.join(" "));
-    let status = command(args)
-        .status()
-        .with_context(|| format!("can't run `cargo {}`", args[0]))?;
-    Ok(status.success())
-}
-
-fn deny_is_installed() -> bool {
-    command(&["deny", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(crate::root());
-    command
 }

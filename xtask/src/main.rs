@@ -3,9 +3,12 @@
 //! It depends on next to nothing, so that it is built in a moment and can build the rest.
 
 mod bench;
+mod cargo;
 mod demo;
 mod lint;
+mod packages;
 mod release;
+mod setup;
 mod test;
 mod tidy;
 
@@ -84,6 +87,11 @@ fn listing() -> String {
 fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 #[cfg(test)]

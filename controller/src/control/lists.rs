@@ -8,7 +8,7 @@ use godwit_proto::{
     document, failure,
     v1::{Document, Documents},
 };
-use godwit_types::{MemberView, NetworkName};
+use godwit_types::{ByteSize, MemberView, NetworkName};
 use tonic::Status;
 
 use super::{invalid, read, status_of};
@@ -24,7 +24,12 @@ pub async fn hosts(leader: &Arc<Leader>) -> Result<Documents, Status> {
     let state = read(leader).await?;
     let reports = leader.sessions.reports().into_iter();
     let seen = reports
-        .map(|(name, (up, report))| (name, (up, Some(report.facts))))
+        .map(|(name, (up, report))| {
+            let mut facts = report.facts;
+            // The facts are of the agent's start; room comes and goes.
+            facts.disk_free = ByteSize(report.disk_free);
+            (name, (up, Some(facts)))
+        })
         .collect();
     Ok(document::write_all(host_views(&state, &seen)))
 }

@@ -52,7 +52,8 @@ pub async fn answer(leader: &Arc<Leader>, migration: &Migration, ask: Ask) -> He
         reply = leader.sessions.ask(host, ask.command) => match reply {
             Ok(outcome) => Heard::Outcome(outcome),
             Err(AskError::Failed(failure)) => failed(
-                format!("{what} on host `{host}`: {}", failure.message),
+                // The message names the host.
+                format!("{what}: {}", failure.message),
                 Some(failure.kind),
             ),
             Err(down @ AskError::HostDown(_)) => failed(format!("{what}: {down}"), None),

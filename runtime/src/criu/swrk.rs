@@ -177,6 +177,10 @@ impl Swrk {
     }
 
     /// Waits for what CRIU says next.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would end; this is a conversation"
+    )]
     pub fn next(&mut self) -> Result<Event, CriuError> {
         let timeout = Timespec {
             tv_sec: SILENCE.as_secs() as i64,

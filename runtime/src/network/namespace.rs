@@ -56,7 +56,7 @@ pub fn create(path: &Path) -> Result<()> {
 pub fn exists(path: &Path) -> bool {
     // nsfs, from the kernel's magic.h.
     const NSFS: i64 = 0x6e73_6673;
-    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as i64 == NSFS)
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == NSFS)
 }
 
 /// Removes it. Nothing there is fine.

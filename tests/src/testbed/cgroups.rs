@@ -5,15 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Removes the empty groups below and including `name`, wherever cgroups are mounted.
-pub fn remove(name: &str) {
+/// Where cgroups are mounted.
+pub fn roots() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let roots = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ');
         let (_, at, kind) = (fields.next()?, fields.next()?, fields.next()?);
         matches!(kind, "cgroup" | "cgroup2").then(|| PathBuf::from(at))
     });
-    for root in roots {
+    roots.collect()
+}
+
+/// Removes the empty groups below and including `name`, wherever cgroups are mounted.
+pub fn remove(name: &str) {
+    for root in roots() {
         remove_tree(&root.join(name));
     }
 }

@@ -37,6 +37,10 @@ pub struct Options {
     pub lasting: bool,
     /// Set for the agent of a host, by its number.
     pub agent_env: Vec<(u8, String, String)>,
+    /// Given to the agent of a host in place of a CRIU that works.
+    pub agent_criu: Vec<(u8, PathBuf)>,
+    /// Hosts whose data is on a file system of its own of this many bytes.
+    pub small: Vec<(u8, u64)>,
     /// Where everything is kept. None: a directory of its own, removed at the end.
     pub dir: Option<PathBuf>,
 }
@@ -48,6 +52,8 @@ impl Default for Options {
             members: 3,
             lasting: false,
             agent_env: Vec::new(),
+            agent_criu: Vec::new(),
+            small: Vec::new(),
             dir: None,
         }
     }
@@ -60,6 +66,7 @@ pub struct Cluster {
     pub hosts: Vec<Host>,
     daemons: Vec<Child>,
     programs: Programs,
+    agent_criu: Vec<(u8, PathBuf)>,
     lasting: bool,
     keep_dir: bool,
 }
@@ -97,6 +104,7 @@ impl Cluster {
             hosts: Vec::new(),
             daemons: Vec::new(),
             programs,
+            agent_criu: options.agent_criu.clone(),
             lasting: false,
             keep_dir,
         };
@@ -112,6 +120,15 @@ impl Cluster {
                 options.lasting,
             )?;
             cluster.hosts.push(host);
+        }
+        for (number, bytes) in &options.small {
+            let host = cluster.host(*number);
+            let data = host.dir.join("data");
+            fs::create_dir_all(&data)?;
+            let size = format!("size={bytes}");
+            let mut mount = host.command("mount", &["-t", "tmpfs", "-o", &size, "tmpfs"]);
+            mount.arg(data);
+            run(mount)?;
         }
         for number in 1..=options.members {
             cluster.start_member(number, options.lasting)?;
@@ -171,6 +188,16 @@ impl Cluster {
         self.config_dir().join("admin")
     }
 
+    /// The cgroup of everything in it, below every root.
+    pub fn cgroup(&self) -> String {
+        self.slot.cgroup()
+    }
+
+    /// The bridge between its hosts.
+    pub fn bridge(&self) -> String {
+        self.slot.bridge()
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -221,7 +248,9 @@ impl Cluster {
         command.arg("--data").arg(host.dir.join("data"));
         command.arg("--run").arg(host.dir.join("run"));
         command.args(["--cgroup", &format!("{}/h{number}", self.slot.cgroup())]);
-        command.arg("--criu").arg(&self.programs.criu);
+        let other = self.agent_criu.iter().find(|(host, _)| *host == number);
+        let criu = other.map_or(&self.programs.criu, |(_, criu)| criu);
+        command.arg("--criu").arg(criu);
         command
     }
 
@@ -327,6 +356,37 @@ impl Cluster {
         Ok(moved)
     }
 
+    /// A container's full id.
+    pub fn id(&self, container: &str) -> Result<String> {
+        let view = self.json(&["inspect", container])?;
+        view["id"].as_str().map(str::to_owned).context("no id")
+    }
+
+    /// A container's address in its network.
+    pub fn address(&self, container: &str) -> Result<String> {
+        let view = self.json(&["inspect", container])?;
+        let address = view["spec"]["network"]["address"].as_str();
+        address.map(str::to_owned).context("no address")
+    }
+
+    /// The processes in a container's cgroup, whichever host it is on.
+    pub fn processes_of(&self, id: &str) -> Result<Vec<i32>> {
+        let cgroup = format!("/{}/", self.cgroup());
+        // Groups are named by the beginning of the id.
+        let short = id.get(..12).unwrap_or(id);
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if groups.contains(&cgroup) && groups.contains(short) {
+                found.push(pid);
+            }
+        }
+        Ok(found)
+    }
+
     /// What a container has printed so far.
     pub fn logs(&self, container: &str) -> Result<String> {
         let output = self.output(&["logs", container])?;
@@ -406,6 +466,7 @@ impl Cluster {
             hosts,
             daemons: Vec::new(),
             programs: Programs::find()?,
+            agent_criu: Vec::new(),
             lasting: true,
             keep_dir: true,
         }))
@@ -413,12 +474,15 @@ impl Cluster {
 
     /// Ends everything and leaves nothing but the directory, if it was asked for.
     pub fn stop(&mut self) {
+        // First: one that is stopped reaps no child, and a host would wait for that.
+        for daemon in &mut self.daemons {
+            let _ = daemon.kill();
+        }
         for host in &mut self.hosts {
             host.stop();
         }
         self.hosts.clear();
         for daemon in &mut self.daemons {
-            let _ = daemon.kill();
             let _ = daemon.wait();
         }
         self.daemons.clear();

@@ -1,6 +1,6 @@
 //! Test hosts and the clusters made of them.
 
-mod cgroups;
+pub mod cgroups;
 mod cluster;
 mod host;
 mod slot;
@@ -9,4 +9,4 @@ mod traces;
 pub use cluster::{Cluster, Options, PATIENCE, list};
 pub use host::{Host, hold, wait_for};
 pub use slot::Slot;
-pub use traces::Traces;
+pub use traces::{Marks, on_host};

@@ -1,12 +1,12 @@
 //! Which of the testbed's address ranges and names a cluster may use: one cluster each, held by
 //! a lock that the kernel takes back when the process ends.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::fs::{self, File};
 
 use anyhow::{Result, bail};
+
+use super::cgroups;
+use crate::command::sh;
 
 /// A number that no other running cluster has. Names and addresses follow from it.
 #[derive(Debug)]
@@ -33,14 +33,24 @@ impl Slot {
         fs::create_dir_all(&dir)?;
         for number in 1..=250 {
             let lock = File::create(dir.join(format!("slot-{number}")))?;
-            // A cluster that was left running holds no lock, but its bridge is there.
-            let left = Path::new(&format!("/sys/class/net/gwt{number}")).exists();
-            if lock.try_lock().is_ok() && !left {
-                return Ok(Self {
-                    number,
-                    _lock: Some(lock),
-                });
+            if lock.try_lock().is_err() {
+                continue;
             }
+            let slot = Self {
+                number,
+                _lock: Some(lock),
+            };
+            // A cluster that was left running holds no lock, but its bridge has ports.
+            let bridge = slot.bridge();
+            let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+            match ports.map(|mut ports| ports.next().is_some()) {
+                Ok(true) => continue,
+                // Of a test that was killed: its hosts went with it.
+                Ok(false) => drop(sh(&format!("ip link delete {bridge}"))),
+                Err(_) => {}
+            }
+            cgroups::remove(&slot.cgroup());
+            return Ok(slot);
         }
         bail!(
             "all 250 slots of the testbed are taken; is a cluster left over? see `cargo xtask demo --stop`"

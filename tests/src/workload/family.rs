@@ -56,14 +56,12 @@ pub fn head() -> Result<ExitCode> {
     let mut ben = start("ben", BEN)?;
     let reports = BufReader::new(anna.stdout.take().context("no pipe")?);
     let mut said = Instant::now();
-    let mut expected = 0u64;
-    for line in reports.lines() {
+    for (expected, line) in (0u64..).zip(reports.lines()) {
         let number: u64 = line?.parse().context("what anna says is no number")?;
         ensure!(
             number == expected,
             "the pipe brought {number} instead of {expected}"
         );
-        expected += 1;
         if said.elapsed() > Duration::from_millis(20) {
             println!("{number}");
             said = Instant::now();

@@ -49,10 +49,15 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let mut code = 0;
     for host in &hosts {
         if let Some(error) = &host.error {
-            let error = output::failure::shown(error);
-            output::note(format_args!("error: host `{}`: {error}", host.host));
+            output::note(complaint(&args.input, &host.host, error));
             code = 1;
         }
+    }
+    if code != 0 {
+        output::note(
+            "hint: nothing of it was kept there; `docker save` and `podman save` write archives \
+             that can be loaded",
+        );
     }
     Ok(code)
 }
@@ -95,6 +100,14 @@ fn bar(size: Option<u64>) -> ProgressBar {
     bar
 }
 
+/// What a host says names it already; what is said about one does not.
+fn complaint(input: &str, host: &str, error: &str) -> String {
+    let error = output::failure::shown(error);
+    let named = format!("host `{host}`: ");
+    let error = error.strip_prefix(&named).unwrap_or(&error);
+    format!("error: `{}`: {named}{error}", output::failure::shown(input))
+}
+
 /// A line per image, with the hosts that have it now.
 fn summary(hosts: &[HostLoad]) -> Vec<String> {
     let mut images: Vec<(String, Vec<&str>)> = Vec::new();
@@ -126,6 +139,16 @@ mod tests {
     use godwit_types::{ByteSize, Digest, ImageSummary};
 
     use super::*;
+
+    #[test]
+    fn a_complaint_names_the_archive_and_the_host_once() {
+        for error in ["it is truncated", "host `h1`: it is truncated"] {
+            assert_eq!(
+                complaint("redis.tar", "h1", error),
+                "error: `redis.tar`: host `h1`: it is truncated"
+            );
+        }
+    }
 
     #[test]
     fn an_image_is_named_once_with_its_hosts() {

@@ -145,8 +145,13 @@ async fn watch(global: &Global, order: &Order) -> anyhow::Result<u8> {
     }
     output::failure::report(&cause(&view).context(format!("`{}` was not moved", view.name)));
     output::note(format_args!(
-        "`{}` runs on {} as before; `godwit migration inspect {}` shows how far it came",
-        view.name, view.from, view.id
+        "hint: `godwit host ls -v` shows what each host has room for and lacks, `godwit \
+         migration inspect {}` how far it came",
+        view.id
+    ));
+    output::note(format_args!(
+        "`{}` runs on {} as before",
+        view.name, view.from
     ));
     Ok(1)
 }

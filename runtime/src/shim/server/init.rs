@@ -7,8 +7,9 @@ use std::{
 };
 
 use godwit_types::Exit;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid},
 };
 
 pub struct Init {
@@ -42,7 +43,13 @@ impl Init {
         Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
 
-    /// How it ended; None: it runs.
+    /// Whether it has ended, reaped or not, traced or not.
+    pub fn is_dead(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
+
+    /// How it ended; None: it runs, or a tracer has not let go of it.
     pub fn ended(&self) -> Option<Exit> {
         match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => {

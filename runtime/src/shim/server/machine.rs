@@ -122,13 +122,16 @@ impl Machine {
 
     /// Notices that the init has ended, and writes down how.
     pub fn reap(&mut self) {
-        let (Phase::Running(Running { init, output, .. }) | Phase::Frozen { init, output, .. }) =
-            &mut self.phase
-        else {
-            return;
+        let exit = match &mut self.phase {
+            Phase::Running(Running { init, output, .. }) => {
+                init.ended().inspect(|_| output.flush())
+            }
+            // CRIU traces the tasks, and what a tracer has not let go of can't be waited for: its
+            // pidfd would be readable for ever.
+            Phase::Frozen { init, .. } if init.is_dead() => self.end_criu(),
+            _ => None,
         };
-        let Some(exit) = init.ended() else { return };
-        output.flush();
+        let Some(exit) = exit else { return };
         // Whoever reads the exit code must find it before the socket is gone.
         if let Err(error) = write_atomic(&self.config.dir.join("exit.json"), &exit) {
             tracing::error!(%error, code = exit.code, "exit code can't be written");
@@ -141,6 +144,30 @@ impl Machine {
             }
         }
         self.phase = Phase::Exited(exit);
+    }
+
+    /// The frozen container's init was killed: there is nothing left to hold.
+    fn end_criu(&mut self) -> Option<Exit> {
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Frozen {
+                frozen,
+                init,
+                mut output,
+            } => {
+                drop(frozen);
+                output.flush();
+                let exit = init.ended();
+                // None: whoever traces it now is not ours; it is noticed once that one lets go.
+                if exit.is_none() {
+                    self.phase = running(init, output);
+                }
+                exit
+            }
+            other => {
+                self.phase = other;
+                None
+            }
+        }
     }
 
     pub fn handle(&mut self, request: Request) -> Reply {

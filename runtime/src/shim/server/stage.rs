@@ -204,7 +204,8 @@ impl Staged {
         &self.migration
     }
 
-    /// Opens the gate and lets the tasks run.
+    /// Opens the gate and lets the tasks run. An error gives it back where it is still held.
+    #[expect(clippy::result_large_err)]
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
         let mut steps = Steps::new();
         // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
