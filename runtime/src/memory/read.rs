@@ -19,8 +19,10 @@ enum Page {
 #[derive(Debug, Default)]
 pub struct Found {
     pub frames: Vec<Frame>,
-    /// Pages that hold only zeros, or are not there.
+    /// Pages that hold only zeros.
     pub zero: Vec<Span>,
+    /// Pages that are not there any more, or can't be read.
+    pub unread: Vec<Span>,
 }
 
 /// Reads at most [`FRAME_PAGES`] pages.
@@ -50,11 +52,15 @@ pub fn read(pid: i32, task: u32, span: Span) -> io::Result<Found> {
                 address,
                 content: Content::Pages(bytes.slice(from..to)),
             });
-        } else {
-            found.zero.push(Span {
-                start: address,
-                end: span.start + to as u64,
-            });
+            continue;
+        }
+        let rest = Span {
+            start: address,
+            end: span.start + to as u64,
+        };
+        match run[0] {
+            Page::Zero => found.zero.push(rest),
+            _ => found.unread.push(rest),
         }
     }
     Ok(found)
@@ -121,13 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_zero() {
+    fn what_is_not_there_is_said() {
         let span = Span {
             start: PAGE,
             end: 3 * PAGE,
         };
         let found = read(std::process::id() as i32, 1, span).unwrap();
         assert!(found.frames.is_empty());
-        assert_eq!(found.zero, [span]);
+        assert!(found.zero.is_empty());
+        assert_eq!(found.unread, [span]);
     }
 }

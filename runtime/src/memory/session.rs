@@ -50,14 +50,14 @@ struct Task {
     tracking: Tracking,
     /// What the destination has of it.
     sent: PageSet,
+    /// Could not be read when it was due.
+    unread: PageSet,
 }
 
 enum Tracking {
     By(Tracker),
     /// Not tried yet.
     None,
-    /// The task refuses.
-    Impossible,
 }
 
 /// Takes a frame. An error ends the round.
@@ -121,17 +121,18 @@ impl Session {
                 began,
                 tracking: Tracking::None,
                 sent: PageSet::default(),
+                unread: PageSet::default(),
             };
             self.tasks.insert(pid, task);
         }
         let task = self.tasks.get_mut(&pid).expect("just put there");
-        let spans = maps::carried(pid)?;
         let regions = if stopped {
-            look(pid, &spans)?
+            look(pid, &maps::carried(pid)?)?
         } else {
-            task.take(pid, &spans, stats)?
+            task.take(pid, stats)?
         };
         task.withdraw(&regions, send)?;
+        task.forget_unread(&regions);
         for region in &regions {
             stats.populated += region.span.pages();
             if region.written {
@@ -139,45 +140,52 @@ impl Session {
                 task.send(pid, region.span, stats, send)?;
             }
         }
-        Ok(())
+        for span in task.unread.spans() {
+            task.send(pid, span, stats, send)?;
+        }
+        match task.unread.next(0, 1) {
+            // It is there, and the destination would not have it.
+            Some(page) if stopped => Err(io::Error::other(format!(
+                "page {:#x} of task {} can't be read",
+                page.start, task.inner
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Task {
     /// Populated pages, and protects the written ones before anybody reads them: a write that
     /// comes later belongs to the next round.
-    fn take(
-        &mut self,
-        pid: i32,
-        spans: &[Span],
-        stats: &mut RoundStats,
-    ) -> io::Result<Vec<Region>> {
+    fn take(&mut self, pid: i32, stats: &mut RoundStats) -> io::Result<Vec<Region>> {
         // Twice: a process that replaced its program has another memory than its tracker.
         for _ in 0..2 {
-            if matches!(self.tracking, Tracking::None) && !spans.is_empty() {
+            let spans = maps::carried(pid)?;
+            if spans.is_empty() {
+                return Ok(Vec::new());
+            }
+            if matches!(self.tracking, Tracking::None) {
                 self.tracking = match Tracker::attach(pid) {
                     Ok(tracker) => Tracking::By(tracker),
                     Err(error) if ended(&error) => return Err(error),
                     Err(error) => {
-                        tracing::warn!(pid, %error, "writes of this process can't be tracked");
-                        Tracking::Impossible
+                        tracing::debug!(pid, %error, "writes of this process can't be tracked");
+                        break;
                     }
                 };
             }
             let Tracking::By(tracker) = &mut self.tracking else {
                 break;
             };
-            let mut found = Vec::new();
-            let taken: io::Result<()> = spans
-                .iter()
-                .try_for_each(|span| take_or_look(pid, tracker, *span, &mut found));
-            match taken {
-                Ok(()) => return Ok(found),
+            match scan(pid, tracker, &spans) {
+                Ok(regions) => return Ok(regions),
                 Err(_) => self.tracking = Tracking::None,
             }
         }
-        stats.untracked += u32::from(!spans.is_empty());
-        look(pid, spans)
+        stats.untracked += 1;
+        let mut regions = look(pid, &maps::carried(pid)?)?;
+        regions.iter_mut().for_each(|region| region.written = true);
+        Ok(regions)
     }
 
     /// Takes back what was sent and is not populated any more.
@@ -190,6 +198,22 @@ impl Task {
             self.zero(span, send)?;
         }
         Ok(())
+    }
+
+    /// What could not be read and is not populated any more need not be.
+    fn forget_unread(&mut self, regions: &[Region]) {
+        if self.unread.is_empty() {
+            return;
+        }
+        let mut populated = PageSet::default();
+        for region in regions {
+            populated.insert(region.span);
+        }
+        let mut left = PageSet::default();
+        for span in self.unread.common(&populated) {
+            left.insert(span);
+        }
+        self.unread = left;
     }
 
     fn zero(&mut self, span: Span, send: Send<'_>) -> io::Result<()> {
@@ -222,6 +246,10 @@ impl Task {
                 stats.sent += sent.pages();
                 send(frame)?;
             }
+            self.unread.remove(span);
+            for span in found.unread {
+                self.unread.insert(span);
+            }
             for span in found.zero {
                 stats.zero += span.pages();
                 // Only what it has must be taken back; often that is nothing.
@@ -245,28 +273,80 @@ fn cells(span: Span) -> impl Iterator<Item = Span> {
     })
 }
 
-/// A mapping that can't be tracked (the process has a userfaultfd of its own there) counts as
-/// written; anything else that fails is about the whole process.
-fn take_or_look(
-    pid: i32,
-    tracker: &mut Tracker,
-    span: Span,
-    found: &mut Vec<Region>,
-) -> io::Result<()> {
-    let before = found.len();
-    match tracker.take(span, found) {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(nix::libc::EBUSY | nix::libc::EINVAL | nix::libc::EPERM)
-            ) =>
-        {
-            found.truncate(before);
-            found.extend(look(pid, &[span])?);
-            Ok(())
-        }
-        other => other,
+/// The populated pages of all mappings. Those of a mapping that is not tracked yet count as
+/// written, and it is tracked from now on.
+fn scan(pid: i32, tracker: &mut Tracker, spans: &[Span]) -> io::Result<Vec<Region>> {
+    let mut found = Vec::new();
+    let failed = take_all(tracker, spans, &mut found)?;
+    if failed.is_empty() {
+        return Ok(found);
     }
+    tracker.catch_up(pid)?;
+    let trusted: Vec<Span> = spans
+        .iter()
+        .filter(|span| !failed.contains(span))
+        .copied()
+        .collect();
+    // What joined a mapping that was taken already is now one with it.
+    let inside = |span: &Span| {
+        trusted
+            .iter()
+            .any(|known| known.start <= span.start && span.end <= known.end)
+    };
+    let mut due = maps::carried(pid)?;
+    due.retain(|span| !inside(span));
+    let mut second = Vec::new();
+    // Those that fail once more have a userfaultfd of the program's own, or are newer still.
+    let untracked = take_all(tracker, &due, &mut second)?;
+    second.extend(look(pid, &untracked)?);
+    for region in second {
+        found.extend(marked(region, &trusted));
+    }
+    Ok(found)
+}
+
+/// A scan that fails may have protected some pages and told none: outside of what was taken well
+/// all pages count as written.
+fn marked(region: Region, trusted: &[Span]) -> Vec<Region> {
+    let mut parts = Vec::new();
+    let mut start = region.span.start;
+    let mut part = |start: u64, end: u64, written: bool| {
+        if start < end {
+            let span = Span { start, end };
+            parts.push(Region { span, written });
+        }
+    };
+    for known in trusted {
+        let from = known.start.clamp(start, region.span.end);
+        let to = known.end.clamp(start, region.span.end);
+        if from < to {
+            part(start, from, true);
+            part(from, to, region.written);
+            start = to;
+        }
+    }
+    part(start, region.span.end, true);
+    parts
+}
+
+/// Takes every span; answers those that are not tracked.
+fn take_all(
+    tracker: &mut Tracker,
+    spans: &[Span],
+    found: &mut Vec<Region>,
+) -> io::Result<Vec<Span>> {
+    let mut failed = Vec::new();
+    for span in spans {
+        let before = found.len();
+        match tracker.take(*span, found) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) => {
+                found.truncate(before);
+                failed.push(*span);
+            }
+            other => other?,
+        }
+    }
+    Ok(failed)
 }
 
 fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
@@ -301,4 +381,52 @@ fn start_time(pid: i32) -> io::Result<u64> {
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(start: u64, end: u64) -> Span {
+        Span {
+            start: start * PAGE,
+            end: end * PAGE,
+        }
+    }
+
+    #[test]
+    fn only_what_was_taken_well_is_believed_to_be_unwritten() {
+        let trusted = [span(10, 20), span(30, 40)];
+        let cut = |start, end| -> Vec<(u64, u64, bool)> {
+            let region = Region {
+                span: span(start, end),
+                written: false,
+            };
+            marked(region, &trusted)
+                .iter()
+                .map(|r| (r.span.start / PAGE, r.span.end / PAGE, r.written))
+                .collect()
+        };
+        assert_eq!(cut(12, 15), [(12, 15, false)]);
+        assert_eq!(cut(22, 25), [(22, 25, true)]);
+        assert_eq!(
+            cut(5, 45),
+            [
+                (5, 10, true),
+                (10, 20, false),
+                (20, 30, true),
+                (30, 40, false),
+                (40, 45, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn frames_keep_to_their_cells() {
+        let cut: Vec<_> = cells(span(60, 200)).collect();
+        assert_eq!(
+            cut,
+            [span(60, 64), span(64, 128), span(128, 192), span(192, 200)]
+        );
+    }
 }

@@ -15,7 +15,7 @@ use super::check;
 use crate::memory::maps;
 
 /// How long a task may take to stop. One that waits for a device stops when that answers.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The instruction that enters the kernel, and how far it lies from the next at least.
 #[cfg(target_arch = "x86_64")]
@@ -28,22 +28,21 @@ const STEP: usize = 1;
 #[cfg(target_arch = "aarch64")]
 const STEP: usize = 4;
 
-/// A stopped task.
+/// A process, every thread of it stopped.
 pub struct Stopped {
+    threads: Vec<i32>,
+    /// The one that does system calls.
     tid: i32,
     /// Of an `ENTER` in its vdso: no code of the task is changed.
     enter: u64,
     saved: Registers,
 }
 
-#[cfg(target_arch = "x86_64")]
-type Registers = libc::user_regs_struct;
-#[cfg(target_arch = "aarch64")]
 type Registers = libc::user_regs_struct;
 
-/// Stops a process's first thread, lets `work` have system calls done by it, and lets it go.
-/// Other threads run on. On a thread of its own: a tracer is a thread, and when that ends
-/// whatever it still traces is let go of.
+/// Stops a process, lets `work` have system calls done by it, and lets it go. Its mappings don't
+/// change meanwhile. On a thread of its own: a tracer is a thread, and when that ends whatever it
+/// still traces is let go of.
 pub fn with_stopped<T: Send>(
     pid: i32,
     work: impl FnOnce(&mut Stopped) -> io::Result<T> + Send,
@@ -52,7 +51,7 @@ pub fn with_stopped<T: Send>(
         let tracer = scope.spawn(|| {
             let mut stopped = Stopped::seize(pid)?;
             let result = work(&mut stopped);
-            stopped.release()?;
+            stopped.release();
             result
         });
         tracer
@@ -64,22 +63,24 @@ pub fn with_stopped<T: Send>(
 impl Stopped {
     fn seize(pid: i32) -> io::Result<Self> {
         let enter = find_enter(pid)?;
-        // A filter of the container's must not decide about calls of ours.
-        let options = libc::PTRACE_O_SUSPEND_SECCOMP as usize;
-        trace(libc::PTRACE_SEIZE, pid, 0, options)
-            .or_else(|_| trace(libc::PTRACE_SEIZE, pid, 0, 0))?;
-        let stopped = interrupt(pid).and_then(|()| {
-            let saved = get_registers(pid)?;
-            Ok(Self {
-                tid: pid,
+        let mut threads = Vec::new();
+        let stopped = stop_all(pid, &mut threads).and_then(|able| {
+            let tid = able.ok_or_else(|| io::Error::other("stopped by a signal"))?;
+            let saved = get_registers(tid)?;
+            Ok((tid, saved))
+        });
+        match stopped {
+            Ok((tid, saved)) => Ok(Self {
+                threads,
+                tid,
                 enter,
                 saved,
-            })
-        });
-        if stopped.is_err() {
-            let _ = trace(libc::PTRACE_DETACH, pid, 0, 0);
+            }),
+            Err(error) => {
+                detach(&threads);
+                Err(error)
+            }
         }
-        stopped
     }
 
     /// Has the task do a system call; its result, an error where the kernel gave one.
@@ -108,10 +109,67 @@ impl Stopped {
         }
     }
 
-    fn release(self) -> io::Result<()> {
-        set_registers(self.tid, &self.saved)?;
-        trace(libc::PTRACE_DETACH, self.tid, 0, 0)
+    fn release(self) {
+        detach(&self.threads);
     }
+}
+
+/// Stops threads until there is none left that runs. Answers one that can do system calls: a
+/// thread that a signal had stopped already can't.
+fn stop_all(pid: i32, threads: &mut Vec<i32>) -> io::Result<Option<i32>> {
+    let mut able = None;
+    loop {
+        let mut new = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let name = entry?.file_name();
+            let tid = name.to_str().and_then(|name| name.parse().ok());
+            new.extend(tid.filter(|tid| !threads.contains(tid)));
+        }
+        if new.is_empty() {
+            return Ok(able);
+        }
+        for tid in new {
+            // A filter of the container's must not decide about calls of ours.
+            let options = libc::PTRACE_O_SUSPEND_SECCOMP as usize;
+            let seized = trace(libc::PTRACE_SEIZE, tid, 0, options)
+                .or_else(|_| trace(libc::PTRACE_SEIZE, tid, 0, 0));
+            match seized {
+                Ok(()) => threads.push(tid),
+                // It ended meanwhile, or has ended and waits for the others.
+                Err(_) if is_over(pid, tid) => {
+                    threads.push(tid);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            match interrupt(tid) {
+                Ok(Stop::Able) => able = able.or(Some(tid)),
+                Ok(Stop::BySignal) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn is_over(pid: i32, tid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")) else {
+        return true;
+    };
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+fn detach(threads: &[i32]) {
+    for tid in threads {
+        // An error: it has ended.
+        let _ = trace(libc::PTRACE_DETACH, *tid, 0, 0);
+    }
+}
+
+enum Stop {
+    Able,
+    BySignal,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -151,17 +209,16 @@ fn find_enter(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no system call in the vdso"))
 }
 
-/// Stops it. A task that is stopped by a signal already is left alone.
-fn interrupt(tid: i32) -> io::Result<()> {
+fn interrupt(tid: i32) -> io::Result<Stop> {
     trace(libc::PTRACE_INTERRUPT, tid, 0, 0)?;
     loop {
         let status = wait_stopped(tid)?;
         let signal = libc::WSTOPSIG(status);
         if status >> 16 == libc::PTRACE_EVENT_STOP {
-            return match signal {
-                libc::SIGTRAP => Ok(()),
-                _ => Err(io::Error::other("stopped by a signal")),
-            };
+            return Ok(match signal {
+                libc::SIGTRAP => Stop::Able,
+                _ => Stop::BySignal,
+            });
         }
         // A signal came first: it is delivered, and the stop follows.
         trace(libc::PTRACE_CONT, tid, 0, signal as usize)?;
