@@ -19,6 +19,12 @@ use crate::{ids, leader::Leader};
 
 pub async fn start(leader: &Arc<Leader>, request: MigrateRequest) -> Result<MigrationId, Status> {
     let state = read(leader).await?;
+    let both = find_container(&state, &request.container)
+        .and_then(|container| Ok([container.host.clone(), find_host(&state, &request.to)?]));
+    if let Ok(both) = both {
+        leader.sessions.wait_elected(&both).await;
+    }
+    let state = read(leader).await?;
     let container = preflight(leader, &state, &request).map_err(failure::refused)?;
     let id = ids::migration_id();
     let command = Command::StartMigration {
