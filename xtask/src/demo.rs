@@ -8,9 +8,12 @@ use anyhow::{Context, bail};
 use crate::{release, setup};
 
 pub fn run(args: Vec<String>) -> anyhow::Result<()> {
-    setup::run("demo", &args)?;
-    release::build()?;
     let testbed = crate::target().join("release/godwit-testbed");
+    // What was started by that program is ended by it, whatever has changed since.
+    if !(args == ["--stop"] && testbed.exists()) {
+        setup::run("demo", &args)?;
+        release::build()?;
+    }
     let status = Command::new(&testbed)
         .arg("demo")
         .args(args)

@@ -103,17 +103,20 @@ impl Flow {
     }
 
     /// One round; over when the destination has all of it. `tell` is given the pages so far.
+    /// Answers the time it waited for the lanes, too.
     pub async fn round(
         &mut self,
         processes: &[i32],
         max_bandwidth: Option<u64>,
         tell: impl Fn(u64),
-    ) -> Result<(Round, RoundStats), CommandFailure> {
+    ) -> Result<(Round, RoundStats, Duration), CommandFailure> {
         let began = Instant::now();
         let before = self.lanes.bytes();
         let pace = Pace::new(max_bandwidth);
-        let stats = self.pass(processes, Pass::Round, pace, tell).await?;
+        let (stats, mut waited) = self.pass(processes, Pass::Round, pace, tell).await?;
+        let drained = Instant::now();
         let barrier = self.lanes.barrier().await;
+        waited += drained.elapsed();
         barrier.map_err(|error| lane_failed(&self.to, &error))?;
         let round = Round {
             sent_bytes: self.lanes.bytes() - before,
@@ -122,7 +125,7 @@ impl Flow {
             micros: began.elapsed().as_micros() as u64,
             ..Round::default()
         };
-        Ok((round, stats))
+        Ok((round, stats, waited))
     }
 
     /// The last of it, while every task is stopped. Answers the bytes that were not told yet.
@@ -149,16 +152,19 @@ impl Flow {
         pass: Pass,
         pace: Pace,
         tell: impl Fn(u64),
-    ) -> Result<RoundStats, CommandFailure> {
+    ) -> Result<(RoundStats, Duration), CommandFailure> {
         let mut session = std::mem::take(&mut self.session);
         let mut writer = self.lanes.writer(pace);
         let processes = processes.to_vec();
         let pages = Arc::new(AtomicU64::new(0));
         let counted = pages.clone();
         let mut work = tokio::task::spawn_blocking(move || {
+            let mut waited = Duration::ZERO;
             let mut send = |frame: godwit_runtime::memory::Frame| {
                 let count = (frame.end() - frame.address) / godwit_runtime::memory::PAGE;
+                let began = Instant::now();
                 writer.write(frame)?;
+                waited += began.elapsed();
                 counted.fetch_add(count, Ordering::Relaxed);
                 Ok(())
             };
@@ -166,9 +172,9 @@ impl Flow {
                 Pass::Round => session.round(&processes, &mut send),
                 Pass::Last => session.finish(&processes, &mut send),
             };
-            (session, writer, stats)
+            (session, writer, stats.map(|stats| (stats, waited)))
         });
-        let done: (Session, Writer, std::io::Result<RoundStats>) = loop {
+        let done: (Session, Writer, std::io::Result<(RoundStats, Duration)>) = loop {
             tokio::select! {
                 done = &mut work => match done {
                     Ok(done) => break done,

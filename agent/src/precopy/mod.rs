@@ -60,9 +60,10 @@ pub async fn run(
             now.pages_left = now.pages_total.saturating_sub(sent);
             host.progress.tell(migration, now);
         };
-        let (mut round, stats) = flow.round(&processes, options.max_bandwidth, tell).await?;
+        let (mut round, stats, waited) =
+            flow.round(&processes, options.max_bandwidth, tell).await?;
         let took = Duration::from_micros(round.micros);
-        let (next, forecast) = plan.after(&stats, processes.len(), took);
+        let (next, forecast) = plan.after(&stats, processes.len(), took, waited);
         round.number = number;
         round.dirty_pages = forecast.left_pages as u64;
         info!(

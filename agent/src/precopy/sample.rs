@@ -105,7 +105,7 @@ fn predict(
         sent_bytes += stats.sent * page;
         let sending = (stats.sent * page) as f64 / bytes_per_s;
         let took = Duration::from_secs_f64(sending) + Duration::from_millis(3);
-        let (next, forecast) = plan.after(&stats, 1, took);
+        let (next, forecast) = plan.after(&stats, 1, took, took);
         if next != Next::Round {
             break forecast;
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use godwit_core::{Command, Migration, find_migration, migration_view};
+use godwit_core::{Command, Migration, find_container, find_host, find_migration, migration_view};
 use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     document, failure,
@@ -25,6 +25,12 @@ use crate::{ids, leader::Leader};
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
 pub async fn start(leader: &Arc<Leader>, request: MigrateRequest) -> Result<MigrationId, Status> {
+    let state = read(leader).await?;
+    let both = find_container(&state, &request.container)
+        .and_then(|container| Ok([container.host.clone(), find_host(&state, &request.to)?]));
+    if let Ok(both) = both {
+        leader.sessions.wait_elected(&both).await;
+    }
     let state = read(leader).await?;
     let found = preflight(leader, &state, &request).map_err(failure::refused)?;
     if let Some(refusal) = found.against.into_iter().next() {

@@ -20,6 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// After an election agents need a moment to find the new leader.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// The same, for one who is waiting for an answer: longer than the longest pause of an agent
+/// between two attempts.
+const ELECTED: Duration = Duration::from_secs(3);
+
 pub type ToAgentSender = mpsc::Sender<Result<ToAgent, tonic::Status>>;
 
 /// Why a host did not do what it was asked.
@@ -226,6 +230,15 @@ impl Sessions {
             if changed.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// After an election, gives these hosts the moment they need to find the new leader.
+    pub async fn wait_elected(&self, hosts: &[HostName]) {
+        for host in hosts {
+            let left = (self.began + ELECTED).saturating_duration_since(Instant::now());
+            // Not up by then: it is down, and whoever asks is told.
+            let _ = tokio::time::timeout(left, self.wait_up(host)).await;
         }
     }
 

@@ -16,7 +16,9 @@ const PROGRESS: f64 = 0.8;
 const PATIENCE: u32 = 2;
 const MOST_ROUNDS: u32 = 40;
 /// A round of less does not say how fast the way is.
-const TELLING: u64 = 1 << 20;
+const TELLING: u64 = 256 << 10;
+/// A round of more takes as long as sending it, whatever it waited for.
+const LARGE: u64 = 32 << 20;
 /// Until a round has said it.
 const FIRST_GUESS: f64 = 100e6;
 /// What a freeze takes with nothing left to send, and with each process: dump, restore, hand-over.
@@ -64,17 +66,24 @@ impl Plan {
         }
     }
 
-    /// Takes in what a round did. `took`: until the destination had all of it.
+    /// Takes in what a round did. `took`: until the destination had all of it; `waited`: of that,
+    /// for the way there.
     pub fn after(
         &mut self,
         stats: &RoundStats,
         processes: usize,
         took: Duration,
+        waited: Duration,
     ) -> (Next, Forecast) {
         self.rounds += 1;
         let sent = (stats.sent * PAGE) as f64;
         if stats.sent * PAGE >= TELLING {
-            self.bytes_per_s = sent / took.as_secs_f64().max(1e-6);
+            let sending = if stats.sent * PAGE >= LARGE {
+                took
+            } else {
+                waited
+            };
+            self.bytes_per_s = sent / sending.as_secs_f64().max(1e-4);
         }
         // The first round finds everything written, which says nothing of how fast.
         let rate = match self.took {
@@ -140,7 +149,7 @@ mod tests {
                 sent: written,
                 ..RoundStats::default()
             };
-            let (next, forecast) = plan.after(&stats, 1, took);
+            let (next, forecast) = plan.after(&stats, 1, took, took);
             if next != Next::Round {
                 return (next, round, forecast);
             }
