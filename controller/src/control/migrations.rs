@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use godwit_core::{Command, Migration, find_container, find_host, find_migration, migration_view};
+use godwit_core::{Command, Migration, find_container, find_migration, migration_view};
 use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     document, failure,
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{preflight::preflight, read, status_of};
+use super::{preflight::preflight, read, run::find_host, status_of};
 use crate::{ids, leader::Leader};
 
 /// Between two views that differ only in how pre-copy stands.
