@@ -182,8 +182,13 @@ async fn transfer(
         .outgoing(container, carried)
         .await
         .map_err(|e| failures::of_runtime(&e))?;
-    let target = host.peer(godwit_proto::tls::Role::Host, Some(to.as_str()), address);
-    let channel = godwit_proto::tls::channel(host.tls.clone(), target);
+    let channel = match &flow {
+        Some(flow) => flow.channel(),
+        None => {
+            let target = host.peer(godwit_proto::tls::Role::Host, Some(to.as_str()), address);
+            godwit_proto::tls::channel(host.tls.clone(), target)
+        }
+    };
     let passage = Passage {
         migration: migration.clone(),
         container: container.clone(),

@@ -143,6 +143,18 @@ pub fn changes_nothing(verb: &Verb) -> bool {
     )
 }
 
+/// Successes whose record need not be on the disk before they are answered. They lie in the freeze,
+/// and each write to the disk would make it longer by some milliseconds. After a crash the shim
+/// says the same: what is frozen, staged or running; [`found`] turns that into a record. What
+/// fences, the generation, was on the disk before: these verbs raise none.
+pub fn may_wait(verb: &Verb, answer: &Answer) -> bool {
+    answer.is_ok()
+        && matches!(
+            verb,
+            Verb::Freeze { .. } | Verb::Transfer { .. } | Verb::Stage { .. } | Verb::Resume { .. }
+        )
+}
+
 /// Verbs that the leader repeats until they succeed: a failure of theirs is answered and not
 /// kept, so that the same operation, asked again, is tried again.
 fn must_succeed(verb: &Verb) -> bool {

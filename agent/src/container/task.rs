@@ -25,6 +25,8 @@ use crate::{
 /// How often a shim is asked before its instance counts as lost, and the time between.
 const ASKS: u32 = 5;
 const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// When a record that could wait is written.
+const LATER: Duration = Duration::from_millis(500);
 
 /// Starts it. `found`: what an agent that starts knows already; None: it is read first.
 pub fn spawn(
@@ -58,6 +60,7 @@ pub fn spawn(
                     known,
                     backlog,
                     unanswered,
+                    unstored: false,
                 };
                 task.publish();
                 task.live().await;
@@ -78,6 +81,8 @@ struct ContainerTask {
     backlog: VecDeque<AgentCommand>,
     /// Answers of commands that were dropped; they wait for the record that holds them.
     unanswered: Vec<(OperationId, Answer)>,
+    /// The record on the disk is older than this one.
+    unstored: bool,
 }
 
 impl ContainerTask {
@@ -99,6 +104,10 @@ impl ContainerTask {
                         },
                         state = watch(&self.host, &self.container, self.known.as_ref()) => {
                             self.observe(state);
+                            continue;
+                        }
+                        () = tokio::time::sleep(LATER), if self.unstored => {
+                            self.catch_up().await;
                             continue;
                         }
                     }
@@ -130,6 +139,7 @@ impl ContainerTask {
                 return;
             }
             self.record = intent;
+            self.unstored = false;
         }
         let started = Instant::now();
         match self.execute(&command).await {
@@ -207,10 +217,14 @@ impl ContainerTask {
     /// agrees with it.
     async fn settle(&mut self, command: &AgentCommand, answer: Answer, after: After) {
         let concluded = effect::conclude(&self.record, command, &answer, now_ms());
-        let answer = if concluded != self.record || !self.unanswered.is_empty() {
-            self.remember(concluded, command, answer).await
-        } else {
+        let answer = if concluded == self.record && self.unanswered.is_empty() {
             answer
+        } else if self.unanswered.is_empty() && effect::may_wait(&command.verb, &answer) {
+            self.record = concluded;
+            self.unstored = true;
+            answer
+        } else {
+            self.remember(concluded, command, answer).await
         };
         match after {
             After::Same => {}
@@ -238,6 +252,7 @@ impl ContainerTask {
     ) -> Answer {
         let stored = store(&self.host, &concluded).await;
         self.record = concluded;
+        self.unstored = stored.is_err();
         match stored {
             Ok(()) => answer,
             Err(error) => {
@@ -246,6 +261,20 @@ impl ContainerTask {
                     .retain(|done| done.operation != command.operation);
                 let failure = self.failed(command, failures::internal(&error));
                 answer.and(Err(failure))
+            }
+        }
+    }
+
+    /// Writes what could wait.
+    async fn catch_up(&mut self) {
+        match store(&self.host, &self.record).await {
+            Ok(()) => self.unstored = false,
+            Err(error) => {
+                warn!(
+                    container = self.container.short(),
+                    error = chain(&error),
+                    "not stored yet"
+                );
             }
         }
     }

@@ -17,6 +17,8 @@ use godwit_types::{
     CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
 };
 
+use tonic::transport::Channel;
+
 use crate::{
     failures,
     host::Host,
@@ -82,6 +84,11 @@ impl Flow {
 
     pub fn migration(&self) -> &MigrationId {
         &self.migration
+    }
+
+    /// A connection to the destination.
+    pub fn channel(&self) -> Channel {
+        self.lanes.channel()
     }
 
     /// Sent since this was asked last.

@@ -47,6 +47,8 @@ impl LaneError {
 
 /// Dropped, the destination forgets what came.
 pub struct Lanes {
+    /// The connection of the first.
+    channel: Channel,
     lanes: Vec<Lane>,
     marks: u64,
 }
@@ -62,6 +64,7 @@ impl Lanes {
     /// One lane a channel.
     pub async fn open(channels: Vec<Channel>, passage: &Passage) -> Result<Self, LaneError> {
         let count = channels.len() as u32;
+        let channel = channels.first().cloned().ok_or(LaneError::Ended)?;
         let opened = (0..).zip(channels).map(|(lane, channel)| async move {
             let (chunks, receiver) = mpsc::channel(AHEAD);
             let open = MemoryOpen {
@@ -85,7 +88,16 @@ impl Lanes {
             })
         });
         let lanes = futures::future::try_join_all(opened).await?;
-        Ok(Self { lanes, marks: 0 })
+        Ok(Self {
+            channel,
+            lanes,
+            marks: 0,
+        })
+    }
+
+    /// A connection that stands already: in the freeze there is no time to make one.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Where a thread writes frames to.
