@@ -8,7 +8,7 @@ use godwit_proto::{
     tls::{self, Credentials, CredentialsError, Identity, Role},
 };
 use godwit_runtime::{Runtime, RuntimeError};
-use godwit_types::{HostName, IdError};
+use godwit_types::{HostName, IdError, InstanceState};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
@@ -20,7 +20,7 @@ use crate::{
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     outbox::Outbox,
-    precopy::Flows,
+    precopy::{self, Flows, Throttled},
     progress::ProgressBoard,
     session::{self, Settings},
     transfer::{
@@ -129,6 +129,7 @@ impl Agent {
             board: Board::default(),
             outbox: Outbox::default(),
             flows: Flows::default(),
+            throttled: Throttled::default(),
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
@@ -235,6 +236,10 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
                     from: from.clone(),
                 },
             );
+        }
+        if matches!(state, Some(InstanceState::Running { .. })) {
+            // The agent before this one may have slowed it down.
+            precopy::restore(&host.runtime, &id).await;
         }
         info!(container = id.short(), ?state, "instance found");
         host.board

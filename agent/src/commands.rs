@@ -142,10 +142,13 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
         }
         Verb::Thaw { container, .. } => {
             host.flows.forget(container);
-            runtime.thaw(container).await.map(|()| Outcome::Done)
+            let thawed = runtime.thaw(container).await;
+            host.throttled.release(runtime, container).await;
+            thawed.map(|()| Outcome::Done)
         }
         Verb::Release { container, .. } => {
             host.flows.forget(container);
+            host.throttled.forget(container);
             runtime.release(container).await.map(|()| Outcome::Done)
         }
         Verb::SyncNetwork { .. } => return network(host, verb).await,

@@ -12,8 +12,13 @@ use rustls::ClientConfig;
 use tracing::warn;
 
 use crate::{
-    board::Board, container::Containers, ledger::Ledger, outbox::Outbox, precopy::Flows,
-    progress::ProgressBoard, transfer::Doors,
+    board::Board,
+    container::Containers,
+    ledger::Ledger,
+    outbox::Outbox,
+    precopy::{Flows, Throttled},
+    progress::ProgressBoard,
+    transfer::Doors,
 };
 
 /// This host.
@@ -29,6 +34,7 @@ pub struct Host {
     pub outbox: Outbox,
     pub progress: ProgressBoard,
     pub flows: Flows,
+    pub throttled: Throttled,
     pub containers: Containers,
     pub doors: Arc<Doors>,
     /// Tables of networks are applied one after the other.

@@ -8,10 +8,12 @@
 mod flow;
 mod flows;
 mod sample;
+mod throttle;
 
 pub use flow::Flow;
 pub use flows::Flows;
 pub use sample::sample;
+pub use throttle::{Throttled, restore};
 
 use std::time::Duration;
 
@@ -24,9 +26,26 @@ use tracing::info;
 
 use crate::{failures, host::Host, ledger::Answer};
 
-/// Sends rounds until what is left fits in the freeze. It may be dropped at any moment, when the
-/// migration is undone: the flow ends with it, and the destination forgets what came.
+/// Sends rounds until what is left fits in the freeze.
 pub async fn run(
+    host: &Host,
+    migration: &MigrationId,
+    container: &ContainerId,
+    generation: Generation,
+    to: &HostName,
+    address: &str,
+    options: &MigrationOptions,
+) -> Answer {
+    let answer = rounds(host, migration, container, generation, to, address, options).await;
+    if answer.is_err() {
+        host.throttled.release(&host.runtime, container).await;
+    }
+    answer
+}
+
+/// May be dropped at any moment, when the migration is undone: the flow ends with it, and the
+/// destination forgets what came.
+async fn rounds(
     host: &Host,
     migration: &MigrationId,
     container: &ContainerId,
@@ -86,6 +105,7 @@ pub async fn run(
         };
         host.progress.tell(migration, progress.clone());
         match next {
+            Next::Slow { percent } => host.throttled.slow(runtime, container, percent).await,
             Next::Round if rounds.len() < MAX_ROUNDS => {}
             Next::Round | Next::Freeze => break,
             Next::GiveUp => return Err(CommandFailure::not_converging(&progress, PAGE, options)),

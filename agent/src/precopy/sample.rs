@@ -94,6 +94,7 @@ fn predict(
     let rate = second.written as f64 / apart.as_secs_f64();
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let (mut written, mut sent_bytes, mut rounds) = (first.populated, 0, 0);
+    let mut slowed = 1.0;
     let forecast: Forecast = loop {
         rounds += 1;
         let stats = RoundStats {
@@ -106,10 +107,12 @@ fn predict(
         let sending = (stats.sent * page) as f64 / bytes_per_s;
         let took = Duration::from_secs_f64(sending) + Duration::from_millis(3);
         let (next, forecast) = plan.after(&stats, 1, took, took);
-        if next != Next::Round {
-            break forecast;
+        match next {
+            Next::Round => {}
+            Next::Slow { percent } => slowed = f64::from(percent) / 100.0,
+            Next::Freeze | Next::GiveUp => break forecast,
         }
-        written = ((rate * took.as_secs_f64()) as u64).min(first.populated);
+        written = ((rate * slowed * took.as_secs_f64()) as u64).min(first.populated);
     };
     Estimate {
         rounds,

@@ -135,6 +135,20 @@ impl Group {
             .map_err(|error| self.failed("limiting")(error.to_string()))
     }
 
+    /// Leaves so many percent of what its limits, or this host's processors, allow; None: all.
+    pub fn throttle(&self, limits: &Limits, percent: Option<u32>) -> Result<()> {
+        let resources: LinuxResources = serde_json::from_value(cpu(limits, percent))
+            .map_err(|error| self.failed("throttling")(error.to_string()))?;
+        self.manager
+            .apply(&ControllerOpt {
+                resources: &resources,
+                disable_oom_killer: false,
+                oom_score_adj: None,
+                freezer_state: None,
+            })
+            .map_err(|error| self.failed("throttling")(error.to_string()))
+    }
+
     fn freezer(&self) -> Result<&Path> {
         self.v2.as_deref().ok_or_else(|| CgroupError::NoFreezer {
             group: self.path.clone(),
@@ -263,6 +277,17 @@ pub fn resources(limits: &Limits) -> serde_json::Value {
     resources
 }
 
+/// The share of processors alone.
+fn cpu(limits: &Limits, percent: Option<u32>) -> serde_json::Value {
+    let whole = limits.cpus.map(|cpus| i64::from(cpus.0) * 100);
+    let host = || thread::available_parallelism().map_or(1, |count| count.get() as i64) * 100_000;
+    let quota = match percent {
+        Some(percent) => whole.unwrap_or_else(host) * i64::from(percent) / 100,
+        None => whole.unwrap_or(-1),
+    };
+    json!({ "cpu": { "period": 100_000, "quota": quota } })
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| CgroupError::File {
         path: path.to_owned(),
@@ -299,5 +324,8 @@ mod tests {
         assert_eq!(value["pids"]["limit"], 7);
         assert_eq!(resources(&Limits::default()), json!({}));
         serde_json::from_value::<LinuxResources>(value).unwrap();
+        assert_eq!(cpu(&limits, Some(20))["cpu"]["quota"], 30_000);
+        assert_eq!(cpu(&limits, None)["cpu"]["quota"], 150_000);
+        assert_eq!(cpu(&Limits::default(), None)["cpu"]["quota"], -1);
     }
 }

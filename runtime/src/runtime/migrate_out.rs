@@ -52,6 +52,13 @@ impl Runtime {
         blocking(move || Ok(crate::cgroup::Group::new(&cgroup)?.processes()?)).await
     }
 
+    /// Leaves a running container so many percent of its processors; None: all that it had.
+    pub async fn throttle(&self, id: &ContainerId, percent: Option<u32>) -> Result<()> {
+        let limits = self.spec(id)?.limits;
+        let cgroup = self.cgroup(id);
+        blocking(move || Ok(crate::cgroup::Group::new(&cgroup)?.throttle(&limits, percent)?)).await
+    }
+
     /// Why private memory can't be carried ahead of a freeze on this host. None: it can.
     pub fn carry_problem(&self) -> Option<&str> {
         self.inner.carry_problem.as_deref()
