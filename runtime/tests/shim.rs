@@ -304,6 +304,107 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
     consecutive(&target.lines());
 }
 
+/// Of `/proc/PID/stat`, counted from the state.
+const NICE: usize = 16;
+
+fn stat_field(pid: i32, field: usize) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = text.rsplit_once(") ").unwrap().1;
+    rest.split(' ').nth(field).unwrap().parse().unwrap()
+}
+
+/// The nice values of the processes that stay, by their names.
+fn nice_values(instance: &Instance) -> Vec<(String, i32)> {
+    let mut values: Vec<(String, i32)> = pids(instance)
+        .into_iter()
+        .filter_map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            Some((name.trim_end().to_owned(), pid))
+        })
+        .filter(|(name, _)| name != "usleep")
+        .map(|(name, pid)| (name, stat_field(pid, NICE)))
+        .collect();
+    values.sort();
+    values
+}
+
+fn pids(instance: &Instance) -> Vec<i32> {
+    let procs = format!(
+        "/sys/fs/cgroup/unified/{}/cgroup.procs",
+        instance.config.cgroup
+    );
+    let text = fs::read_to_string(&procs)
+        .or_else(|_| fs::read_to_string(procs.replace("/unified", "")))
+        .unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_hurries_the_move_does_not_stay_with_the_container() {
+    let command = [
+        "sh",
+        "-c",
+        "echo kept >/dev/shm/file; sleep 1000000 & renice 7 -p $!; \
+         i=0; while :; do echo $i; i=$((i+1)); usleep 5000; done",
+    ];
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &command, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(20).await;
+    let ours = rustix::process::getpriority_process(None).unwrap();
+    let expected = [("sh".to_owned(), ours), ("sleep".to_owned(), 7)];
+    assert_eq!(nice_values(&source), expected);
+    let target = Instance::new(base.path(), "b", &command, &[]).unwrap();
+    target
+        .client
+        .ask(Request::Arm {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+            carried: false,
+        })
+        .await
+        .unwrap();
+    for entry in fs::read_dir(source.dir.join("checkpoint/criu")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with(".tar.gz.img") {
+            // gzip itself would name this system here.
+            assert_eq!(fs::read(path).unwrap()[9], 255, "our `tar` wrote it");
+        }
+    }
+    carry(&source, &target);
+    target
+        .client
+        .ask(Request::Stage { memory: None })
+        .await
+        .unwrap();
+    let held = target.lines().len();
+    target.client.ask(Request::Resume).await.unwrap();
+    source.client.ask(Request::Release).await.unwrap();
+    target.wait_for_lines(held + 20).await;
+    assert_eq!(nice_values(&target), expected);
+    let State::Running { pid, .. } = target.client.state().await.unwrap() else {
+        panic!("it runs");
+    };
+    let kept = fs::read_to_string(format!("/proc/{pid}/root/dev/shm/file"));
+    assert_eq!(kept.unwrap(), "kept\n");
+    // The shim itself is as urgent as before, and so is what it starts.
+    let shim = stat_field(pid, 1);
+    assert_eq!(stat_field(shim, NICE), ours);
+    target
+        .client
+        .ask(Request::Signal { signal: 9 })
+        .await
+        .unwrap();
+}
+
 #[tokio::test]
 async fn a_dump_that_fails_leaves_the_container_running() {
     let base = tempfile::tempdir().unwrap();
@@ -451,22 +552,12 @@ async fn memory_is_carried_while_it_changes() {
     source.client.ask(Request::Create).await.unwrap();
     source.wait_for_lines(3).await;
 
-    let procs = format!(
-        "/sys/fs/cgroup/unified/{}/cgroup.procs",
-        source.config.cgroup
-    );
-    let pids = || -> Vec<i32> {
-        let text = fs::read_to_string(&procs)
-            .or_else(|_| fs::read_to_string(procs.replace("/unified", "")))
-            .unwrap();
-        text.lines().map(|line| line.parse().unwrap()).collect()
-    };
     let mut session = Session::default();
     let store = Store::new(1 << 30);
     let mut written = Vec::new();
     for _ in 0..3 {
         let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
-        let stats = session.round(&pids(), &mut keep).unwrap();
+        let stats = session.round(&pids(&source), &mut keep).unwrap();
         println!("{stats:?}");
         assert_eq!(stats.untracked, 0);
         written.push(stats.written);
@@ -494,7 +585,7 @@ async fn memory_is_carried_while_it_changes() {
         .unwrap();
     println!("{steps:?}");
     let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
-    println!("{:?}", session.finish(&pids(), &mut keep).unwrap());
+    println!("{:?}", session.finish(&pids(&source), &mut keep).unwrap());
     let left = fs::metadata(source.dir.join("checkpoint/criu/pages-1.img"))
         .unwrap()
         .len();

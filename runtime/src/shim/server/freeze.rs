@@ -12,11 +12,11 @@ use std::{
 
 use godwit_types::{FreezeStep, MigrationId};
 
-use super::{super::protocol::Config, create::chain, init::Init, output::Output};
+use super::{super::protocol::Config, create::chain, init::Init, output::Output, urgent::Urgent};
 use crate::{
     cgroup::Group,
     container::{MASKED_FILES, binds, remove_tree},
-    criu::{DumpOptions, Event, Swrk, descriptors, reason},
+    criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::HiddenTable,
     sys,
 };
@@ -29,6 +29,9 @@ pub struct Frozen {
     /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
     swrk: Swrk,
 }
+
+/// In the container's directory: see [`tools`].
+pub const TOOLS: &str = "tools";
 
 /// The container's name of the gate's state: a link of this network namespace.
 pub fn gate(config: &Config, open: bool) -> Result<(), String> {
@@ -85,8 +88,15 @@ fn dump_held(
         false => None,
     };
     let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
-    let mut swrk = Swrk::spawn_hiding(&config.criu, &inherit, hidden.as_ref())
-        .map_err(|error| chain(&error))?;
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let _urgent = Urgent::new();
+    let mut swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &inherit,
+        hidden: hidden.as_ref(),
+    })
+    .map_err(|error| chain(&error))?;
     swrk.dump(options.into_opts())
         .map_err(|error| chain(&error))?;
     loop {

@@ -14,7 +14,11 @@ use super::{
     pager::Pager,
     stage::{self, Armed, Staged},
 };
-use crate::{cgroup::Group, container::write_atomic};
+use crate::{
+    cgroup::Group,
+    container::write_atomic,
+    criu::{Event, Swrk},
+};
 
 pub struct Machine {
     config: Config,
@@ -40,6 +44,8 @@ struct Running {
     output: Output,
     /// Holds the memory that is not in the tasks yet.
     pager: Option<Pager>,
+    /// The CRIU that restored it, until it is through.
+    restorer: Option<Swrk>,
 }
 
 type Outcome = Result<Vec<FreezeStep>, String>;
@@ -87,10 +93,12 @@ impl Machine {
                 init,
                 output,
                 pager,
+                restorer,
             }) => output
                 .sources()
                 .chain([init.as_fd()])
                 .chain(pager.as_ref().map(Pager::as_fd))
+                .chain(restorer.as_ref().map(Swrk::as_fd))
                 .collect(),
             Phase::Frozen { init, .. } => vec![init.as_fd()],
             _ => Vec::new(),
@@ -117,6 +125,16 @@ impl Machine {
                 tracing::error!("the pager ended before all memory was in place");
                 let _ = running.init.signal(nix::libc::SIGKILL);
             }
+        }
+    }
+
+    /// Lets go of the CRIU that restored the container, once it is through.
+    pub fn reap_restorer(&mut self) {
+        if let Phase::Running(running) = &mut self.phase
+            && running.restorer.as_ref().is_some_and(Swrk::is_ready)
+            && let Some(restorer) = running.restorer.take()
+        {
+            finish(restorer);
         }
     }
 
@@ -179,19 +197,25 @@ impl Machine {
             (
                 Request::Freeze { migration, carried },
                 Phase::Running(Running {
-                    init, mut output, ..
+                    init,
+                    mut output,
+                    restorer,
+                    ..
                 }),
-            ) => match freeze::dump(config, &group, &init, &mut output, migration, carried) {
-                Ok((frozen, steps)) => (
-                    Phase::Frozen {
-                        frozen,
-                        init,
-                        output,
-                    },
-                    Ok(steps),
-                ),
-                Err(error) => (running(init, output), Err(error)),
-            },
+            ) => {
+                restorer.into_iter().for_each(finish);
+                match freeze::dump(config, &group, &init, &mut output, migration, carried) {
+                    Ok((frozen, steps)) => (
+                        Phase::Frozen {
+                            frozen,
+                            init,
+                            output,
+                        },
+                        Ok(steps),
+                    ),
+                    Err(error) => (running(init, output), Err(error)),
+                }
+            }
             (Request::Freeze { migration, .. }, phase @ Phase::Frozen { .. }) if matches!(&phase, Phase::Frozen { frozen, .. } if *frozen.migration() == migration) => {
                 (phase, Ok(Vec::new()))
             }
@@ -240,6 +264,7 @@ impl Machine {
                         init: resumed.init,
                         output: resumed.output,
                         pager: resumed.pager,
+                        restorer: Some(resumed.swrk),
                     };
                     (Phase::Running(running), Ok(resumed.steps))
                 }
@@ -274,7 +299,19 @@ fn running(init: Init, output: Output) -> Phase {
         init,
         output,
         pager: None,
+        restorer: None,
     })
+}
+
+/// The tasks run, and are nobody's but the shim's: a failure here is only worth a line.
+fn finish(mut restorer: Swrk) {
+    match restorer.next() {
+        Ok(Event::Done { success: true, .. }) => restorer.finish(),
+        other => tracing::warn!(
+            ?other,
+            "criu did not end well after it had resumed the tasks"
+        ),
+    }
 }
 
 fn removed(group: &Group) -> Outcome {

@@ -11,6 +11,7 @@ mod machine;
 mod output;
 mod pager;
 mod stage;
+mod urgent;
 
 use std::{
     fs, io,
@@ -95,6 +96,7 @@ fn serve(listener: UnixListener, mut machine: Machine) {
         machine.read_output();
         machine.reap();
         machine.reap_pager();
+        machine.reap_restorer();
         if ready.listener {
             while let Ok((stream, _)) = listener.accept() {
                 let mut connection = Connection::new(stream);

@@ -13,15 +13,16 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{
     super::protocol::Config,
     create::chain,
-    freeze::{Steps, gate},
+    freeze::{Steps, TOOLS, gate},
     init::Init,
     output::{Ends, Output},
     pager::Pager,
+    urgent::{Urgent, hurry},
 };
 use crate::{
     cgroup::Group,
     container::binds,
-    criu::{Event, RestoreOptions, Swrk, descriptors, reason},
+    criu::{Event, Launch, RestoreOptions, Swrk, descriptors, reason, tools},
     memory::pager::IndexAt,
 };
 
@@ -51,6 +52,8 @@ pub struct Resumed {
     pub init: Init,
     pub output: Output,
     pub pager: Option<Pager>,
+    /// It is not through, but nothing that it still does matters to the tasks.
+    pub swrk: Swrk,
     pub steps: Vec<FreezeStep>,
 }
 
@@ -64,16 +67,20 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         .and_then(|()| File::open(&path))
         .map_err(|error| format!("`{}`: {error}", path.display()))?;
     let pager = Pager::start(&path).map_err(|error| format!("pager: {error}"))?;
-    let swrk = Swrk::spawn(
-        &config.criu,
-        &[
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &[
             netns.as_fd(),
             images.as_fd(),
             ends.stdout.as_fd(),
             ends.stderr.as_fd(),
         ],
-    )
+        hidden: None,
+    })
     .map_err(|error| chain(&error))?;
+    hurry(swrk.pid());
     // Restored tasks are born where CRIU is: cgroups are not CRIU's business.
     group.join(swrk.pid()).map_err(|error| chain(&error))?;
     Ok(Armed {
@@ -132,6 +139,7 @@ impl Armed {
         memory: Option<IndexAt>,
     ) -> Result<(Init, Vec<FreezeStep>), String> {
         let mut steps = Steps::new();
+        let _urgent = Urgent::new();
         match (&mut self.pager, memory) {
             (Some(pager), Some(index)) => {
                 pager.open(index).map_err(|error| error.to_string())?;
@@ -207,6 +215,7 @@ impl Staged {
     /// Opens the gate and lets the tasks run.
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
         let mut steps = Steps::new();
+        let _urgent = Urgent::new();
         // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
         if let Err(error) = gate(config, true) {
             return Err((Some(self), error));
@@ -217,9 +226,13 @@ impl Staged {
         }
         loop {
             match self.swrk.next() {
-                Ok(Event::Notify(_)) => {
+                Ok(Event::Notify(script)) => {
                     if let Err(error) = self.swrk.answer(true) {
                         return Err((None, chain(&error)));
+                    }
+                    // They run: what CRIU still does is to tidy up after itself.
+                    if script == "post-resume" {
+                        break;
                     }
                 }
                 Ok(Event::Done { success: true, .. }) => break,
@@ -233,9 +246,9 @@ impl Staged {
                 Err(error) => return Err((None, chain(&error))),
             }
         }
-        self.swrk.finish();
         steps.done("resume");
         Ok(Resumed {
+            swrk: self.swrk,
             init: self.init,
             output: self.output,
             pager: self.pager,
