@@ -9,7 +9,7 @@ use std::{
 };
 
 use godwit_runtime::{
-    container::{Bundle, User},
+    container::{Bundle, User, make_in_memory},
     criu::Program,
     memory::{Frame, Session, Store},
     shim::{
@@ -68,9 +68,10 @@ impl Instance {
         let (criu, images) = setup()?;
         let dir = base.join(name);
         let root = dir.join("root");
-        for sub in ["bundle", "etc", "incoming/criu", "root"] {
+        for sub in ["bundle", "etc", "root"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
+        make_in_memory(&dir.join("incoming/criu")).unwrap();
         let archive = images.join("busybox.tar");
         sh(&format!(
             "cd {0} && mkdir a && tar -C a -xf {1} && tar -C root -xf a/*layer*.tar 2>/dev/null \
@@ -188,12 +189,13 @@ impl Drop for Instance {
                 &format!(
                     "echo 1 >/sys/fs/cgroup/unified/{0}/cgroup.kill; \
                      echo 1 >/sys/fs/cgroup/{0}/cgroup.kill; \
-                     umount -l {1}; ip netns delete {2}; sleep 0.1; \
+                     umount -l {1} {3}/*/criu; ip netns delete {2}; sleep 0.1; \
                      for d in /sys/fs/cgroup/*/{parent}/{name} /sys/fs/cgroup/*/{parent} \
                      /sys/fs/cgroup/{parent}/{name} /sys/fs/cgroup/{parent}; do rmdir $d; done",
                     self.config.cgroup,
                     self.config.root.display(),
                     self.netns,
+                    self.dir.display(),
                 ),
             ])
             .stderr(std::process::Stdio::null())
@@ -210,7 +212,8 @@ const COUNT: [&str; 3] = [
 /// What the agents do: the checkpoint and the writable root of one become the other's.
 fn carry(from: &Instance, to: &Instance) {
     sh(&format!(
-        "cp {0}/checkpoint/criu/* {1}/incoming/criu/ && cp {0}/log.json {1}/log.json",
+        "cp {0}/checkpoint/criu/* {1}/incoming/criu/ && cp {0}/log.json {1}/log.json && \
+         cd {1}/incoming && mv criu/pages-1.img . && ln -s ../pages-1.img criu/",
         from.dir.display(),
         to.dir.display()
     ));

@@ -15,7 +15,7 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output, urgent::Urgent};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, binds, remove_tree},
+    container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::HiddenTable,
     sys,
@@ -30,6 +30,8 @@ pub struct Frozen {
     swrk: Swrk,
 }
 
+/// Images are kept in memory if the container has less than this, or its memory is not in them.
+const IN_MEMORY: u64 = 64 << 20;
 /// In the container's directory: see [`tools`].
 pub const TOOLS: &str = "tools";
 
@@ -55,7 +57,7 @@ pub fn dump(
         if let Err(error) = group.thaw() {
             tracing::error!(error = %chain(&error), "thaw after a failed dump");
         }
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
     })
 }
 
@@ -68,9 +70,12 @@ fn dump_held(
     carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
     let images = config.dir.join("checkpoint").join("criu");
-    remove_tree(&images)
-        .and_then(|()| fs::create_dir_all(&images))
-        .map_err(|e| e.to_string())?;
+    let made = if carried || memory(group) < IN_MEMORY {
+        make_in_memory(&images)
+    } else {
+        remove_images(&images).and_then(|()| fs::create_dir_all(&images))
+    };
+    made.map_err(|error| format!("`{}`: {error}", images.display()))?;
     let images_fd = File::open(&images).map_err(|error| error.to_string())?;
     let netns = fs::metadata(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
@@ -145,6 +150,25 @@ fn dump_held(
     Ok((frozen, steps.0))
 }
 
+fn remove_checkpoint(config: &Config) {
+    let checkpoint = config.dir.join("checkpoint");
+    let removed = remove_images(&checkpoint.join("criu")).and_then(|()| remove_tree(&checkpoint));
+    if let Err(error) = removed {
+        tracing::warn!(%error, "checkpoint left behind");
+    }
+}
+
+/// What the processes have in memory, in bytes; what several share counts for each.
+fn memory(group: &Group) -> u64 {
+    let pages = |pid: i32| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    };
+    let pids = group.processes().unwrap_or_default();
+    let sum: u64 = pids.into_iter().filter_map(pages).sum();
+    sum * rustix::param::page_size() as u64
+}
+
 impl Frozen {
     pub fn migration(&self) -> &MigrationId {
         &self.migration
@@ -169,7 +193,7 @@ impl Frozen {
         }
         let opened = gate(config, true);
         group.thaw().map_err(|error| chain(&error))?;
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
         opened
     }
 

@@ -26,6 +26,10 @@ use crate::{
     memory::pager::IndexAt,
 };
 
+/// Notifications between `post-restore` and the end: `network-unlock`, `pre-resume`,
+/// `post-resume`.
+const ASKED: usize = 3;
+
 /// CRIU runs, in the container's cgroup, with everything open that it will need.
 pub struct Armed {
     migration: MigrationId,
@@ -63,9 +67,7 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
     let netns = File::open(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
     let path = config.dir.join("incoming").join("criu");
-    let images = std::fs::create_dir_all(&path)
-        .and_then(|()| File::open(&path))
-        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let images = File::open(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
     let pager = Pager::start(&path).map_err(|error| format!("pager: {error}"))?;
     let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
     let swrk = Swrk::spawn(Launch {
@@ -224,10 +226,18 @@ impl Staged {
         if let Err(error) = self.swrk.answer(true) {
             return Err((Some(self), chain(&error)));
         }
+        // There is no way back now: whatever CRIU notifies us of, it goes on. So the answers are
+        // there before it asks, and it need not wait for us. An error comes again below.
+        let mut ahead = 0;
+        while ahead < ASKED && self.swrk.answer(true).is_ok() {
+            ahead += 1;
+        }
         loop {
             match self.swrk.next() {
                 Ok(Event::Notify(script)) => {
-                    if let Err(error) = self.swrk.answer(true) {
+                    if ahead > 0 {
+                        ahead -= 1;
+                    } else if let Err(error) = self.swrk.answer(true) {
                         return Err((None, chain(&error)));
                     }
                     // They run: what CRIU still does is to tidy up after itself.
