@@ -14,6 +14,7 @@ use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req, Criu_req_type, Cri
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+    process::{Pid, setpriority_process},
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ const MESSAGE: usize = 256 << 10;
 /// The longest silence of a CRIU that works: dumping tens of gigabytes takes long.
 const SILENCE: Duration = Duration::from_secs(300);
 
+/// The nice value before which there is none.
+const FIRST: i32 = -20;
 /// Where a shell would look that is given no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -145,6 +148,10 @@ impl Swrk {
             path: program.path.clone(),
             source,
         })?;
+        // A container stands still while it works, and waits behind whatever else runs here. What
+        // it restores does not keep this: CRIU gives each task the nice value that it had. An
+        // error: the privilege is missing, and it works as well as others do.
+        let _ = setpriority_process(Some(Pid::from_child(&child)), FIRST);
         Ok(Self {
             child,
             socket: ours,

@@ -12,7 +12,7 @@ use std::{
 
 use godwit_types::{FreezeStep, MigrationId};
 
-use super::{super::protocol::Config, create::chain, init::Init, output::Output, urgent::Urgent};
+use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
     container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
@@ -94,7 +94,6 @@ fn dump_held(
     };
     let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
     let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
-    let _urgent = Urgent::new();
     let mut swrk = Swrk::spawn(Launch {
         program: &config.criu,
         tools: tools.as_deref(),

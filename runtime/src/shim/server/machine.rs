@@ -23,6 +23,8 @@ use crate::{
 pub struct Machine {
     config: Config,
     phase: Phase,
+    /// Found at the first request: it takes a millisecond that no freeze needs to have.
+    group: Option<Group>,
 }
 
 enum Phase {
@@ -55,6 +57,7 @@ impl Machine {
         Self {
             config,
             phase: Phase::Ready,
+            group: None,
         }
     }
 
@@ -177,12 +180,16 @@ impl Machine {
     }
 
     fn act(&mut self, request: Request) -> Outcome {
-        let group = Group::new(&self.config.cgroup).map_err(|error| chain(&error))?;
+        let group = match &mut self.group {
+            Some(group) => group,
+            none => none.insert(Group::new(&self.config.cgroup).map_err(|error| chain(&error))?),
+        };
+        let group = &*group;
         let config = &self.config;
         // Taken out, so that every arm decides what comes next; put back below where it stays.
         let phase = std::mem::replace(&mut self.phase, Phase::Gone);
         let (next, outcome) = match (request, phase) {
-            (Request::Create, Phase::Ready) => match create::create(config, &group) {
+            (Request::Create, Phase::Ready) => match create::create(config, group) {
                 Ok((init, output)) => (running(init, output), Ok(Vec::new())),
                 Err(error) => (Phase::Ready, Err(error)),
             },
@@ -204,7 +211,7 @@ impl Machine {
                 }),
             ) => {
                 restorer.into_iter().for_each(finish);
-                match freeze::dump(config, &group, &init, &mut output, migration, carried) {
+                match freeze::dump(config, group, &init, &mut output, migration, carried) {
                     Ok((frozen, steps)) => (
                         Phase::Frozen {
                             frozen,
@@ -227,20 +234,20 @@ impl Machine {
                     output,
                 },
             ) => {
-                let thawed = frozen.thaw(config, &group);
+                let thawed = frozen.thaw(config, group);
                 (running(init, output), thawed.map(|()| Vec::new()))
             }
             (Request::Thaw, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Release, Phase::Frozen { frozen, init, .. }) => {
-                let released = frozen.release(&group, &init);
-                (Phase::Gone, released.and_then(|()| removed(&group)))
+                let released = frozen.release(group, &init);
+                (Phase::Gone, released.and_then(|()| removed(group)))
             }
             (Request::Arm { migration }, Phase::Ready) => {
-                match stage::arm(config, &group, migration) {
+                match stage::arm(config, group, migration) {
                     Ok(armed) => (Phase::Armed(armed), Ok(Vec::new())),
                     Err(error) => {
                         let _ = group.kill();
-                        (Phase::Gone, removed(&group).and(Err(error)))
+                        (Phase::Gone, removed(group).and(Err(error)))
                     }
                 }
             }
@@ -250,9 +257,9 @@ impl Machine {
                 (Phase::Armed(armed), Ok(Vec::new()))
             }
             (Request::Stage { memory }, Phase::Armed(armed)) => {
-                match armed.stage(config, &group, memory) {
+                match armed.stage(config, group, memory) {
                     Ok((staged, steps)) => (Phase::Staged(Box::new(staged)), Ok(steps)),
-                    Err(error) => (Phase::Gone, removed(&group).and(Err(error))),
+                    Err(error) => (Phase::Gone, removed(group).and(Err(error))),
                 }
             }
             (Request::Stage { .. }, Phase::Staged(staged)) => {
@@ -273,12 +280,12 @@ impl Machine {
             },
             (Request::Resume, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Discard, Phase::Armed(armed)) => {
-                let discarded = armed.discard(&group);
-                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+                let discarded = armed.discard(group);
+                (Phase::Gone, discarded.and_then(|()| removed(group)))
             }
             (Request::Discard, Phase::Staged(staged)) => {
-                let discarded = staged.discard(&group);
-                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+                let discarded = staged.discard(group);
+                (Phase::Gone, discarded.and_then(|()| removed(group)))
             }
             (Request::Discard, Phase::Ready) => (Phase::Gone, Ok(Vec::new())),
             (request, phase) => {

@@ -11,7 +11,6 @@ mod machine;
 mod output;
 mod pager;
 mod stage;
-mod urgent;
 
 use std::{
     fs, io,

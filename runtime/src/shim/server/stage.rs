@@ -17,7 +17,6 @@ use super::{
     init::Init,
     output::{Ends, Output},
     pager::Pager,
-    urgent::{Urgent, hurry},
 };
 use crate::{
     cgroup::Group,
@@ -26,6 +25,8 @@ use crate::{
     memory::pager::IndexAt,
 };
 
+/// CRIU's image of the cgroups that the tasks were in at the source.
+const CGROUPS: &str = "cgroup.img";
 /// Notifications between `post-restore` and the end: `network-unlock`, `pre-resume`,
 /// `post-resume`.
 const ASKED: usize = 3;
@@ -82,7 +83,6 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         hidden: None,
     })
     .map_err(|error| chain(&error))?;
-    hurry(swrk.pid());
     // Restored tasks are born where CRIU is: cgroups are not CRIU's business.
     group.join(swrk.pid()).map_err(|error| chain(&error))?;
     Ok(Armed {
@@ -141,7 +141,6 @@ impl Armed {
         memory: Option<IndexAt>,
     ) -> Result<(Init, Vec<FreezeStep>), String> {
         let mut steps = Steps::new();
-        let _urgent = Urgent::new();
         match (&mut self.pager, memory) {
             (Some(pager), Some(index)) => {
                 pager.open(index).map_err(|error| error.to_string())?;
@@ -154,6 +153,13 @@ impl Armed {
         let path = config.dir.join("incoming").join("criu");
         let [_, out, err] = descriptors::read(&path)
             .map_err(|error| format!("`{}`: {error}", descriptors::FILE))?;
+        // Cgroups are not CRIU's business, yet with this image it starts a helper for them.
+        match std::fs::remove_file(path.join(CGROUPS)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("`{CGROUPS}`: {error}"));
+            }
+            _ => {}
+        }
         let options = RestoreOptions {
             images: self.images.as_raw_fd(),
             root: config.root.display().to_string(),
@@ -217,7 +223,6 @@ impl Staged {
     /// Opens the gate and lets the tasks run.
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
         let mut steps = Steps::new();
-        let _urgent = Urgent::new();
         // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
         if let Err(error) = gate(config, true) {
             return Err((Some(self), error));
