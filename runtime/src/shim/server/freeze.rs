@@ -15,8 +15,8 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, binds, remove_tree},
-    criu::{DumpOptions, Event, Swrk, descriptors, reason},
+    container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
+    criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::HiddenTable,
     sys,
 };
@@ -29,6 +29,11 @@ pub struct Frozen {
     /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
     swrk: Swrk,
 }
+
+/// Images are kept in memory if the container has less than this, or its memory is not in them.
+const IN_MEMORY: u64 = 64 << 20;
+/// In the container's directory: see [`tools`].
+pub const TOOLS: &str = "tools";
 
 /// The container's name of the gate's state: a link of this network namespace.
 pub fn gate(config: &Config, open: bool) -> Result<(), String> {
@@ -52,7 +57,7 @@ pub fn dump(
         if let Err(error) = group.thaw() {
             tracing::error!(error = %chain(&error), "thaw after a failed dump");
         }
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
     })
 }
 
@@ -65,9 +70,12 @@ fn dump_held(
     carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
     let images = config.dir.join("checkpoint").join("criu");
-    remove_tree(&images)
-        .and_then(|()| fs::create_dir_all(&images))
-        .map_err(|e| e.to_string())?;
+    let made = if carried || memory(group) < IN_MEMORY {
+        make_in_memory(&images)
+    } else {
+        remove_images(&images).and_then(|()| fs::create_dir_all(&images))
+    };
+    made.map_err(|error| format!("`{}`: {error}", images.display()))?;
     let images_fd = File::open(&images).map_err(|error| error.to_string())?;
     let netns = fs::metadata(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
@@ -85,8 +93,14 @@ fn dump_held(
         false => None,
     };
     let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
-    let mut swrk = Swrk::spawn_hiding(&config.criu, &inherit, hidden.as_ref())
-        .map_err(|error| chain(&error))?;
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let mut swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &inherit,
+        hidden: hidden.as_ref(),
+    })
+    .map_err(|error| chain(&error))?;
     swrk.dump(options.into_opts())
         .map_err(|error| chain(&error))?;
     loop {
@@ -135,6 +149,25 @@ fn dump_held(
     Ok((frozen, steps.0))
 }
 
+fn remove_checkpoint(config: &Config) {
+    let checkpoint = config.dir.join("checkpoint");
+    let removed = remove_images(&checkpoint.join("criu")).and_then(|()| remove_tree(&checkpoint));
+    if let Err(error) = removed {
+        tracing::warn!(%error, "checkpoint left behind");
+    }
+}
+
+/// What the processes have in memory, in bytes; what several share counts for each.
+fn memory(group: &Group) -> u64 {
+    let pages = |pid: i32| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    };
+    let pids = group.processes().unwrap_or_default();
+    let sum: u64 = pids.into_iter().filter_map(pages).sum();
+    sum * rustix::param::page_size() as u64
+}
+
 impl Frozen {
     pub fn migration(&self) -> &MigrationId {
         &self.migration
@@ -159,7 +192,7 @@ impl Frozen {
         }
         let opened = gate(config, true);
         group.thaw().map_err(|error| chain(&error))?;
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
         opened
     }
 
