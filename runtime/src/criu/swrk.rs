@@ -19,7 +19,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    memory::{HIDDEN_VARIABLE, HiddenTable},
+    memory::{HIDDEN_VARIABLE, HiddenTable, SMAPS_VARIABLE},
     sys,
 };
 
@@ -83,6 +83,8 @@ pub struct Launch<'a> {
     pub inherit: &'a [BorrowedFd<'a>],
     /// Names the pages that it must not see.
     pub hidden: Option<&'a HiddenTable>,
+    /// Where it finds the mappings of large tasks.
+    pub smaps: Option<&'a Path>,
 }
 
 /// A running `criu swrk`. Dropped while it waits, it is killed: what that means for the tasks it
@@ -100,6 +102,7 @@ impl Swrk {
             tools,
             inherit,
             hidden,
+            smaps,
         } = launch;
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -125,6 +128,9 @@ impl Swrk {
             if let Ok(path) = std::env::join_paths(all) {
                 command.env("PATH", path);
             }
+        }
+        if let Some(dir) = smaps {
+            command.env(SMAPS_VARIABLE, dir);
         }
         let hidden = hidden.map(HiddenTable::as_fd);
         if let Some(fd) = hidden {

@@ -17,7 +17,7 @@ use crate::{
     cgroup::Group,
     container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
-    memory::HiddenTable,
+    memory::{HiddenTable, Smaps},
     sys,
 };
 
@@ -92,45 +92,27 @@ fn dump_held(
         true => Some(HiddenTable::new().map_err(|error| error.to_string())?),
         false => None,
     };
-    let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
-    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
-    let mut swrk = Swrk::spawn(Launch {
-        program: &config.criu,
-        tools: tools.as_deref(),
-        inherit: &inherit,
-        hidden: hidden.as_ref(),
-    })
-    .map_err(|error| chain(&error))?;
-    swrk.dump(options.into_opts())
-        .map_err(|error| chain(&error))?;
-    loop {
-        match swrk.next().map_err(|error| chain(&error))? {
-            // The last moment before CRIU stops anything: its own start is behind us.
-            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
-            // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
-            // just sent would be lost on its way, and only come again after a second.
-            Event::Notify(script) if script == "network-lock" => {
-                steps.done("stop tasks");
-                gate(config, false)?;
-                steps.done("shut gate");
-                // Only now is it certain which mappings there are.
-                if let Some(hidden) = &hidden {
-                    let pids = group.processes().map_err(|error| chain(&error))?;
-                    hidden
-                        .fill(&pids)
-                        .map_err(|error| format!("mappings can't be read: {error}"))?;
-                    steps.done("hide memory");
-                }
-            }
-            Event::Notify(script) if script == "post-dump" => break,
-            Event::Notify(_) => {}
-            Event::Done { message, .. } => {
-                let reason = reason(&images.join("dump.log"), message);
-                return Err(format!("criu dump failed: {reason}"));
-            }
-        }
-        swrk.answer(true).map_err(|error| chain(&error))?;
+    // Beside the socket, where no disk is in the way.
+    let smaps = group
+        .processes()
+        .map_err(|error| chain(&error))
+        .and_then(|pids| {
+            let noted = Smaps::note(&config.socket.with_extension("smaps"), &pids);
+            noted.map_err(|error| format!("mappings can't be read: {error}"))
+        })?;
+    let dumped = dump_until_held(
+        config, group, options, &images_fd, hidden, &smaps, &mut steps,
+    );
+    if let Err(error) = smaps.remove() {
+        tracing::warn!(%error, "mappings left behind");
     }
+    let swrk = dumped.map_err(|message| {
+        let failed = format!(
+            "criu dump failed: {}",
+            reason(&images.join("dump.log"), message)
+        );
+        failed
+    })?;
     steps.done("dump");
     // The guard: from here on neither CRIU's death nor ours lets the tasks run.
     group.freeze().map_err(|error| chain(&error))?;
@@ -147,6 +129,55 @@ fn dump_held(
         swrk,
     };
     Ok((frozen, steps.0))
+}
+
+/// Until CRIU waits in `post-dump`. An error is what it said itself.
+fn dump_until_held(
+    config: &Config,
+    group: &Group,
+    options: DumpOptions,
+    images_fd: &File,
+    hidden: Option<HiddenTable>,
+    smaps: &Smaps,
+    steps: &mut Steps,
+) -> Result<Swrk, String> {
+    let inherit = [std::os::fd::AsFd::as_fd(images_fd)];
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let mut swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &inherit,
+        hidden: hidden.as_ref(),
+        smaps: Some(smaps.dir()),
+    })
+    .map_err(|error| chain(&error))?;
+    swrk.dump(options.into_opts())
+        .map_err(|error| chain(&error))?;
+    loop {
+        match swrk.next().map_err(|error| chain(&error))? {
+            // The last moment before CRIU stops anything: its own start is behind us.
+            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
+            // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
+            // just sent would be lost on its way, and only come again after a second.
+            Event::Notify(script) if script == "network-lock" => {
+                steps.done("stop tasks");
+                gate(config, false)?;
+                steps.done("shut gate");
+                // Only now is it certain which mappings there are.
+                let failed = |error| format!("mappings can't be read: {error}");
+                smaps.write().map_err(failed)?;
+                if let Some(hidden) = &hidden {
+                    let pids = group.processes().map_err(|error| chain(&error))?;
+                    hidden.fill(&pids).map_err(failed)?;
+                }
+                steps.done("list mappings");
+            }
+            Event::Notify(script) if script == "post-dump" => return Ok(swrk),
+            Event::Notify(_) => {}
+            Event::Done { message, .. } => return Err(message),
+        }
+        swrk.answer(true).map_err(|error| chain(&error))?;
+    }
 }
 
 fn remove_checkpoint(config: &Config) {

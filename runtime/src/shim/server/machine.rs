@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cgroup::Group,
     container::write_atomic,
-    criu::{Event, Swrk},
+    criu::{CriuError, Event, Swrk},
 };
 
 pub struct Machine {
@@ -134,10 +134,10 @@ impl Machine {
     /// Lets go of the CRIU that restored the container, once it is through.
     pub fn reap_restorer(&mut self) {
         if let Phase::Running(running) = &mut self.phase
-            && running.restorer.as_ref().is_some_and(Swrk::is_ready)
-            && let Some(restorer) = running.restorer.take()
+            && let Some(restorer) = running.restorer.as_mut().filter(|criu| criu.is_ready())
+            && tidied(restorer)
         {
-            finish(restorer);
+            running.restorer = None;
         }
     }
 
@@ -337,15 +337,26 @@ fn running(init: Init, output: Output) -> Phase {
     })
 }
 
-/// The tasks run, and are nobody's but the shim's: a failure here is only worth a line.
-fn finish(mut restorer: Swrk) {
+/// Hears what a CRIU that has resumed the tasks says; whether it has ended. It says that it is
+/// through some time before that, and nobody waits for it meanwhile. The tasks are nobody's but
+/// the shim's: a failure here is only worth a line.
+fn tidied(restorer: &mut Swrk) -> bool {
     match restorer.next() {
-        Ok(Event::Done { success: true, .. }) => restorer.finish(),
-        other => tracing::warn!(
-            ?other,
-            "criu did not end well after it had resumed the tasks"
-        ),
+        Ok(Event::Done { success: true, .. }) => false,
+        Err(CriuError::Died(_)) => true,
+        other => {
+            tracing::warn!(
+                ?other,
+                "criu did not end well after it had resumed the tasks"
+            );
+            true
+        }
     }
+}
+
+/// Waits until it has ended.
+fn finish(mut restorer: Swrk) {
+    while !tidied(&mut restorer) {}
 }
 
 fn removed(group: &Group) -> Outcome {

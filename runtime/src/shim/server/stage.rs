@@ -81,6 +81,7 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
             ends.stderr.as_fd(),
         ],
         hidden: None,
+        smaps: None,
     })
     .map_err(|error| chain(&error))?;
     // Restored tasks are born where CRIU is: cgroups are not CRIU's business.
