@@ -11,10 +11,11 @@ mod migrate_out;
 mod state;
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 pub use error::RuntimeError;
@@ -25,7 +26,7 @@ use crate::{
     container::InstancePaths,
     criu::{self, Program},
     image, memory,
-    network::Networks,
+    network::{Hold, Networks},
     shim::Client,
 };
 
@@ -61,6 +62,8 @@ struct Inner {
     networks: Networks,
     facts: HostFacts,
     carry_problem: Option<String>,
+    /// What comes for containers that are frozen.
+    holds: Mutex<HashMap<ContainerId, Hold>>,
 }
 
 impl Runtime {
@@ -95,6 +98,7 @@ impl Runtime {
                 networks,
                 facts,
                 carry_problem,
+                holds: Mutex::default(),
             }),
         })
     }

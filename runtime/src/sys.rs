@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use nix::libc;
@@ -69,21 +69,82 @@ pub fn fork() -> io::Result<Option<i32>> {
 
 /// Sends a whole Ethernet frame out of a link of this network namespace.
 pub fn send_arp(link: &str, frame: &[u8]) -> io::Result<usize> {
-    let index = nix::net::if_::if_nametoindex(link)?;
-    let protocol = (libc::ETH_P_ARP as u16).to_be();
+    send_frame(link, libc::ETH_P_ARP as u16, frame)
+}
+
+/// A socket that copies every packet on every link of this network namespace which the filter
+/// takes, and holds so many bytes of them. Never waits.
+pub fn packet_socket(filter: &[libc::sock_filter], room: usize) -> io::Result<OwnedFd> {
+    // Of no protocol first, so that nothing comes in before the filter is there.
     // SAFETY: plain arguments; the result is checked before it becomes an owned descriptor.
     let raw = unsafe {
-        libc::socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            i32::from(protocol),
-        )
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        libc::socket(libc::AF_PACKET, kind, 0)
     };
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: just made, and owned by nobody else.
-    let socket = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let room = room as libc::c_int;
+    set_option(&socket, libc::SO_ATTACH_FILTER, &program)?;
+    // Without the right to more than others have, what they have must do.
+    set_option(&socket, libc::SO_RCVBUFFORCE, &room)
+        .or_else(|_| set_option(&socket, libc::SO_RCVBUF, &room))?;
+    // SAFETY: an all-zero `sockaddr_ll` is a valid value of that plain C struct.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: the address is valid for the length given with it.
+    let bound = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        )
+    };
+    if bound < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is valid for its own length, and of the type of every option above.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>() as u32,
+        )
+    };
+    if set < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Sends a whole Ethernet frame of this protocol out of a link of this network namespace.
+pub fn send_frame(link: &str, protocol: u16, frame: &[u8]) -> io::Result<usize> {
+    let index = nix::net::if_::if_nametoindex(link)?;
+    let protocol = protocol.to_be();
+    // SAFETY: plain arguments; the result is checked before it becomes an owned descriptor.
+    let raw = unsafe {
+        // Of no protocol: it shall only send, and take nothing in.
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)
+    };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     // SAFETY: an all-zero `sockaddr_ll` is a valid value of that plain C struct.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;

@@ -16,6 +16,7 @@
 mod announce;
 mod device;
 mod error;
+mod hold;
 mod masquerade;
 mod namespace;
 mod networks;
@@ -23,5 +24,6 @@ mod table;
 mod veth;
 
 pub use error::NetworkError;
+pub use hold::Hold;
 pub use networks::{Gate, Networks};
 pub use veth::link_name;

@@ -9,12 +9,16 @@ use std::{
 
 use godwit_types::{ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable};
 use rtnetlink::{Handle, new_connection};
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Duration, Instant, sleep},
+};
 
 use super::{
     announce,
     device::{self, vxlan_name},
     error::{NetworkError, Result},
+    hold::Hold,
     masquerade, namespace,
     table::{Entries, difference, remote},
     veth,
@@ -45,6 +49,17 @@ struct Known {
     table: Option<(HostName, NetworkTable)>,
     /// The device's entries as they are now; None: the network is not on this host yet.
     applied: Option<(u32, Entries)>,
+}
+
+/// How long the new place of a container may take to be told here.
+const TABLE: Duration = Duration::from_millis(500);
+
+fn delivered(hold: &Hold, link: &str) -> Result<usize> {
+    hold.deliver(link).map_err(|source| NetworkError::Kernel {
+        step: "delivering packets on",
+        what: format!("link `{link}`"),
+        source,
+    })
 }
 
 impl Networks {
@@ -172,6 +187,34 @@ impl Networks {
             what: format!("link `{name}`"),
             source,
         })
+    }
+
+    /// Delivers what was held for a container to the host that has it now, once that is known here.
+    pub async fn deliver_remote(
+        &self,
+        hold: &Hold,
+        attachment: &NetworkAttachment,
+    ) -> Result<usize> {
+        let vni = attachment.network.vni;
+        let deadline = Instant::now() + TABLE;
+        loop {
+            let tables = self.tables.lock().await;
+            let applied = tables.get(&vni).and_then(|known| known.applied.as_ref());
+            if applied.is_some_and(|(_, entries)| entries.contains_key(&attachment.address)) {
+                break;
+            }
+            drop(tables);
+            if Instant::now() > deadline {
+                return Ok(0);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        delivered(hold, &vxlan_name(vni))
+    }
+
+    /// Delivers what was held for a container that is still here.
+    pub fn deliver_here(&self, hold: &Hold, id: &ContainerId) -> Result<usize> {
+        delivered(hold, &veth::link_name(id))
     }
 
     /// Tells the neighbourhood that the container is here.

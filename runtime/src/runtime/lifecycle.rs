@@ -235,6 +235,7 @@ impl Runtime {
     /// the first.
     pub(super) async fn clear(&self, id: &ContainerId) -> Result<()> {
         let paths = self.paths(id);
+        drop(self.holds().remove(id));
         let network = self.networks().detach(id).await.map_err(RuntimeError::from);
         let cgroup = self.cgroup(id);
         let disk = blocking(move || {

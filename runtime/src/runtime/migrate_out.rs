@@ -7,6 +7,7 @@ use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId};
 use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
+    network::Hold,
     rootfs::{Rootfs, diff, size},
     shim::protocol::{Request, State},
 };
@@ -84,11 +85,16 @@ impl Runtime {
         migration: &MigrationId,
         carried: bool,
     ) -> Result<Vec<FreezeStep>> {
+        self.hold(id);
         let request = Request::Freeze {
             migration: migration.clone(),
             carried,
         };
-        let mut steps = self.shim(id).ask(request).await?;
+        let asked = self.shim(id).ask(request).await;
+        if asked.is_err() {
+            self.deliver_here(id);
+        }
+        let mut steps = asked?;
         let paths = self.paths(id);
         let packed = blocking(move || {
             let began = Instant::now();
@@ -144,11 +150,49 @@ impl Runtime {
         .await
     }
 
+    /// Holds what comes for the container from now on. Without, it only comes later.
+    fn hold(&self, id: &ContainerId) {
+        let Ok(Some(attachment)) = self.spec(id).map(|spec| spec.network) else {
+            return;
+        };
+        match Hold::new(attachment.mac()) {
+            Ok(hold) => drop(self.holds().insert(id.clone(), hold)),
+            Err(error) => {
+                tracing::warn!(container = id.short(), %error, "packets can't be held");
+            }
+        }
+    }
+
+    fn deliver_here(&self, id: &ContainerId) {
+        let Some(hold) = self.holds().remove(id) else {
+            return;
+        };
+        let delivered = self.networks().deliver_here(&hold, id);
+        told(id, delivered);
+    }
+
+    async fn deliver_remote(&self, id: &ContainerId) {
+        let Some(hold) = self.holds().remove(id) else {
+            return;
+        };
+        let Ok(Some(attachment)) = self.spec(id).map(|spec| spec.network) else {
+            return;
+        };
+        told(id, self.networks().deliver_remote(&hold, &attachment).await);
+    }
+
+    pub(super) fn holds(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::HashMap<ContainerId, Hold>> {
+        self.inner.holds.lock().expect("no holder panics")
+    }
+
     /// Run on, gate open. Harmless when it runs.
     pub async fn thaw(&self, id: &ContainerId) -> Result<()> {
         match self.state(id).await? {
             InstanceState::Frozen { .. } => {
                 self.shim(id).ask(Request::Thaw).await?;
+                self.deliver_here(id);
                 Ok(())
             }
             // It has ended meanwhile: nothing is held.
@@ -161,6 +205,8 @@ impl Runtime {
     pub async fn release(&self, id: &ContainerId) -> Result<()> {
         match self.state(id).await {
             Ok(InstanceState::Frozen { .. }) => {
+                // First of all: its clients wait for it.
+                self.deliver_remote(id).await;
                 self.shim(id).ask(Request::Release).await?;
             }
             Ok(other @ InstanceState::Running { .. }) => {
@@ -171,6 +217,17 @@ impl Runtime {
             _ => {}
         }
         self.clear(id).await
+    }
+}
+
+fn told(id: &ContainerId, delivered: Result<usize, crate::network::NetworkError>) {
+    match delivered {
+        Ok(packets) => {
+            tracing::debug!(container = id.short(), packets, "held packets delivered");
+        }
+        Err(error) => {
+            tracing::warn!(container = id.short(), %error, "held packets not delivered");
+        }
     }
 }
 
