@@ -86,12 +86,8 @@ pub fn packet_socket(filter: &[libc::sock_filter], room: usize) -> io::Result<Ow
     }
     // SAFETY: just made, and owned by nobody else.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_ptr().cast_mut(),
-    };
+    filter_packets(&socket, filter)?;
     let room = room as libc::c_int;
-    set_option(&socket, libc::SO_ATTACH_FILTER, &program)?;
     // Without the right to more than others have, what they have must do.
     set_option(&socket, libc::SO_RCVBUFFORCE, &room)
         .or_else(|_| set_option(&socket, libc::SO_RCVBUF, &room))?;
@@ -111,6 +107,15 @@ pub fn packet_socket(filter: &[libc::sock_filter], room: usize) -> io::Result<Ow
         return Err(io::Error::last_os_error());
     }
     Ok(socket)
+}
+
+/// Which packets a socket takes from now on.
+pub fn filter_packets(socket: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    set_option(socket, libc::SO_ATTACH_FILTER, &program)
 }
 
 fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {

@@ -35,7 +35,10 @@ impl Hold {
     }
 
     /// Sends all of it out of a link. Answers how many packets.
-    pub fn deliver(&self, link: &str) -> io::Result<usize> {
+    pub fn deliver(self, link: &str) -> io::Result<usize> {
+        // What comes now finds its way by itself; with a client that never stops, this would not
+        // end either.
+        sys::filter_packets(&self.socket, &[REFUSE])?;
         let mut buffer = vec![0; 1 << 16];
         let mut sent = 0;
         loop {
@@ -55,13 +58,20 @@ impl Hold {
 
 type Instruction = nix::libc::sock_filter;
 
+const REFUSE: Instruction = Instruction {
+    code: RETURN,
+    jt: 0,
+    jf: 0,
+    k: 0,
+};
+const RETURN: u16 = 0x06;
+
 /// IPv4 and TCP, to this address, and not on its way out.
 fn filter(mac: MacAddr) -> [Instruction; 12] {
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     /// `SKF_AD_OFF + SKF_AD_PKTTYPE`
     const PACKET_TYPE: u32 = 0xffff_f004;
     const OUTGOING: u32 = 4;
@@ -96,7 +106,7 @@ fn filter(mac: MacAddr) -> [Instruction; 12] {
         load(LOAD_HALF, 4),
         need(9, u32::from(u16::from_be_bytes([e, f]))),
         load(RETURN, u32::MAX),
-        load(RETURN, 0),
+        REFUSE,
     ]
 }
 

@@ -54,7 +54,7 @@ struct Known {
 /// How long the new place of a container may take to be told here.
 const TABLE: Duration = Duration::from_millis(500);
 
-fn delivered(hold: &Hold, link: &str) -> Result<usize> {
+fn delivered(hold: Hold, link: &str) -> Result<usize> {
     hold.deliver(link).map_err(|source| NetworkError::Kernel {
         step: "delivering packets on",
         what: format!("link `{link}`"),
@@ -192,7 +192,7 @@ impl Networks {
     /// Delivers what was held for a container to the host that has it now, once that is known here.
     pub async fn deliver_remote(
         &self,
-        hold: &Hold,
+        hold: Hold,
         attachment: &NetworkAttachment,
     ) -> Result<usize> {
         let vni = attachment.network.vni;
@@ -213,7 +213,7 @@ impl Networks {
     }
 
     /// Delivers what was held for a container that is still here.
-    pub fn deliver_here(&self, hold: &Hold, id: &ContainerId) -> Result<usize> {
+    pub fn deliver_here(&self, hold: Hold, id: &ContainerId) -> Result<usize> {
         delivered(hold, &veth::link_name(id))
     }
 

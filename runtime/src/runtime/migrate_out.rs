@@ -167,7 +167,7 @@ impl Runtime {
         let Some(hold) = self.holds().remove(id) else {
             return;
         };
-        let delivered = self.networks().deliver_here(&hold, id);
+        let delivered = self.networks().deliver_here(hold, id);
         told(id, delivered);
     }
 
@@ -178,7 +178,7 @@ impl Runtime {
         let Ok(Some(attachment)) = self.spec(id).map(|spec| spec.network) else {
             return;
         };
-        told(id, self.networks().deliver_remote(&hold, &attachment).await);
+        told(id, self.networks().deliver_remote(hold, &attachment).await);
     }
 
     pub(super) fn holds(
