@@ -23,7 +23,11 @@ use godwit_proto::{
         Close, End, File as Begin, PushChunk, push_chunk::Chunk, transfer_client::TransferClient,
     },
 };
-use godwit_runtime::checkpoint::CheckpointFile;
+use godwit_runtime::{
+    LAYER,
+    checkpoint::CheckpointFile,
+    rootfs::diff::{self, Mark},
+};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,6 +64,21 @@ impl Sinks for Folder {
     type Sink = Self;
     fn sink(&self, _: &ContainerId) -> Result<Self, CommandFailure> {
         Ok(self.clone())
+    }
+    /// As the runtime does, on `upper` beside what came.
+    async fn apply(&self, _: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            CommandFailure::new(FailureKind::Internal, error.to_string())
+        };
+        let part = fs::read(self.dir.join(LAYER)).map_err(|error| failed(&error))?;
+        let upper = self.dir.join("upper");
+        let applied = match base {
+            Mark::NOTHING => diff::unpack(part.as_slice(), &upper),
+            base => diff::apply(part.as_slice(), &upper, &self.dir.join("aside"), base),
+        };
+        applied
+            .map(|report| report.mark)
+            .map_err(|error| failed(&error))
     }
 }
 

@@ -18,4 +18,4 @@ mod runtime;
 pub mod shim;
 mod sys;
 
-pub use runtime::{Config, Runtime, RuntimeError};
+pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};

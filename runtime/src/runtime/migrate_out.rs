@@ -7,7 +7,11 @@ use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId};
 use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
-    rootfs::{Rootfs, diff, size},
+    rootfs::{
+        Rootfs,
+        diff::{self, Ahead},
+        size,
+    },
     shim::protocol::{Request, State},
 };
 
@@ -77,12 +81,14 @@ impl Runtime {
     }
 
     /// Gate shut, everything dumped and held. After a failure the container runs on. `carried`:
-    /// the caller brings its private memory over.
+    /// the caller brings its private memory over. `layer`: what the destination has of its layer
+    /// by then, if only the rest is to go.
     pub async fn freeze(
         &self,
         id: &ContainerId,
         migration: &MigrationId,
         carried: bool,
+        layer: Option<Ahead>,
     ) -> Result<Vec<FreezeStep>> {
         let request = Request::Freeze {
             migration: migration.clone(),
@@ -98,10 +104,10 @@ impl Runtime {
                 source,
             };
             let file = fs::File::create(&path).map_err(failed)?;
-            diff::pack(
-                &Rootfs::new(&paths.rootfs()).upper(),
-                std::io::BufWriter::new(file),
-            )?;
+            match layer {
+                Some(layer) => layer.finish(file)?,
+                None => diff::pack(&Rootfs::new(&paths.rootfs()).upper(), file)?,
+            };
             Ok(FreezeStep::new("pack writable layer", began.elapsed()))
         })
         .await;
