@@ -5,7 +5,7 @@ use godwit_tests::testbed::{Cluster, Options, list};
 use serde_json::Value;
 
 /// The large file is 256 MiB: this is what a freeze may carry of everything.
-const FREEZE_BYTES: u64 = 24 << 20;
+const FREEZE_BYTES: u64 = 16 << 20;
 
 fn cluster() -> Cluster {
     let cluster = Cluster::start(Options {

@@ -175,7 +175,6 @@ impl Ahead {
             out: Encoder::new(out, self.mark)?,
             tree: self.tree()?,
             is_still: round.began.is_none(),
-            buffer: Vec::new(),
             report: PackReport::default(),
             kept: HashMap::new(),
             ahead: self,
@@ -198,7 +197,6 @@ struct Writing<'a, W> {
     out: Encoder<W>,
     tree: Tree,
     is_still: bool,
-    buffer: Vec<u8>,
     report: PackReport,
     /// What the destination has put aside: the number and the content, by inode.
     kept: HashMap<u64, (u32, u64)>,
@@ -436,7 +434,7 @@ impl<W: Write> Writing<'_, W> {
             (None, Some(_)) if !self.is_still => Against::New,
             (None, _) => Against::Nothing,
         };
-        let (bytes, chunks) = content::send(&mut self.out, &source, against, &mut self.buffer)?;
+        let (bytes, chunks) = content::send(&mut self.out, &source, against)?;
         self.report.bytes += bytes;
         if let Some(content) = known.content {
             self.ahead.contents.insert(content, chunks);

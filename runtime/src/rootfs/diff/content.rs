@@ -4,9 +4,11 @@
 //! or zeros that became a hole, are a change. A chunk that is all hole has none.
 
 use std::{
+    collections::HashSet,
     io::Write,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    thread,
 };
 
 use rustix::{fs::SeekFrom, io::Errno};
@@ -16,6 +18,10 @@ use super::{DiffError, format::Encoder};
 pub(super) const CHUNK: u64 = 256 << 10;
 /// Smaller files are sent whole.
 pub(super) const LARGE: u64 = 1 << 20;
+
+/// Chunks for which it is worth to begin a thread, and threads of one file.
+const LEAST_SHARE: usize = 16;
+const MOST_THREADS: usize = 8;
 
 /// The chunks with data, in order.
 pub(super) type Chunks = Vec<(u64, [u8; 32])>;
@@ -45,22 +51,18 @@ pub(super) fn send<W: Write>(
     out: &mut Encoder<W>,
     source: &Source<'_>,
     against: Against<'_>,
-    buffer: &mut Vec<u8>,
 ) -> Result<(u64, Chunks), DiffError> {
     let empty = Chunks::new();
-    let mut old = match against {
-        Against::Chunks(chunks) => chunks.iter(),
-        Against::Nothing | Against::New => empty.iter(),
-    }
-    .copied()
-    .peekable();
-    let (mut bytes, mut new, mut at) = (0, Chunks::new(), 0);
-    let mut extents = Extents {
-        source,
-        current: None,
+    let known = match against {
+        Against::Chunks(chunks) => chunks,
+        Against::Nothing | Against::New => &empty,
     };
+    let same = unchanged(source, known)?;
+    let mut old = known.iter().copied().peekable();
+    let (mut bytes, mut new, mut at) = (0, Chunks::new(), 0);
+    let mut reader = Reader::new(source);
     loop {
-        let next = extents.next(at)?.map(|(start, _)| start / CHUNK);
+        let next = reader.next(at)?.map(|(start, _)| start / CHUNK);
         // What had data, and is a hole now.
         while let Some((chunk, _)) = old.next_if(|(chunk, _)| next.is_none_or(|next| *chunk < next))
         {
@@ -72,41 +74,32 @@ pub(super) fn send<W: Write>(
         let Some(chunk) = next else { break };
         let start = chunk * CHUNK;
         let end = source.size.min(start + CHUNK);
-        let runs = extents.runs(start, end)?;
-        buffer.clear();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(end - start).to_le_bytes());
-        for (from, to) in &runs {
-            hasher.update(&from.to_le_bytes());
-            hasher.update(&to.to_le_bytes());
-            read(source, *from, *to, buffer)?;
-        }
-        let before = old.next_if(|(old, _)| *old == chunk);
-        let is_known = match against {
-            Against::Nothing => false,
-            Against::New | Against::Chunks(_) => {
-                hasher.update(buffer);
-                let hash = *hasher.finalize().as_bytes();
-                new.push((chunk, hash));
-                before.is_some_and(|(_, before)| before == hash)
-            }
-        };
         at = end;
-        if is_known {
+        let before = old.next_if(|(old, _)| *old == chunk);
+        if let Some(before) = before.filter(|_| same.contains(&chunk)) {
+            new.push(before);
             continue;
         }
+        let runs = reader.read(chunk)?;
+        if !matches!(against, Against::Nothing) {
+            let hash = reader.hash(chunk, &runs);
+            new.push((chunk, hash));
+            if before.is_some_and(|(_, before)| before == hash) {
+                continue;
+            }
+        }
         let mut done = start;
-        let mut data = buffer.as_slice();
-        for (from, to) in &runs {
-            if before.is_some() && *from > done {
+        let mut data = reader.data(&runs);
+        for (from, to) in runs {
+            if before.is_some() && from > done {
                 out.hole(done, from - done)?;
             }
             let (this, rest) = data.split_at((to - from) as usize);
-            out.run(*from, to - from)?;
+            out.run(from, to - from)?;
             out.data(this)?;
             data = rest;
             bytes += to - from;
-            done = *to;
+            done = to;
         }
         if before.is_some() && done < end {
             out.hole(done, end - done)?;
@@ -116,17 +109,109 @@ pub(super) fn send<W: Write>(
     Ok((bytes, new))
 }
 
-/// Appends what is from `from` to `to`.
-fn read(source: &Source<'_>, from: u64, to: u64, buffer: &mut Vec<u8>) -> Result<(), DiffError> {
-    let begin = buffer.len();
-    buffer.resize(begin + (to - from) as usize, 0);
-    let mut free = &mut buffer[begin..];
-    let mut at = from;
+/// Those of the chunks that are as they were, with all processors: this is most of what a freeze
+/// spends on a file of which little changed.
+fn unchanged(source: &Source<'_>, known: &Chunks) -> Result<HashSet<u64>, DiffError> {
+    let processors = thread::available_parallelism().map_or(1, |count| count.get());
+    let share = known.len().div_ceil(processors.min(MOST_THREADS));
+    if share < LEAST_SHARE {
+        return Ok(HashSet::new());
+    }
+    let look = |part: &[(u64, [u8; 32])]| {
+        let mut reader = Reader::new(source);
+        let mut same = Vec::new();
+        for (chunk, hash) in part {
+            let runs = reader.read(*chunk)?;
+            if reader.hash(*chunk, &runs) == *hash {
+                same.push(*chunk);
+            }
+        }
+        Ok(same)
+    };
+    let mut all = HashSet::new();
+    thread::scope(|scope| {
+        let looking: Vec<_> = known
+            .chunks(share)
+            .map(|part| scope.spawn(move || look(part)))
+            .collect();
+        for thread in looking {
+            all.extend(thread.join().expect("a reader does not panic")?);
+        }
+        Ok(all)
+    })
+}
+
+/// Data of a chunk: from where to where.
+type Runs = Vec<(u64, u64)>;
+
+/// Reads a file chunk by chunk.
+struct Reader<'a> {
+    source: &'a Source<'a>,
+    extents: Extents<'a>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a Source<'a>) -> Self {
+        Self {
+            source,
+            extents: Extents {
+                source,
+                current: None,
+            },
+            buffer: vec![0; CHUNK.min(source.size) as usize],
+        }
+    }
+
+    fn next(&mut self, at: u64) -> Result<Option<(u64, u64)>, DiffError> {
+        self.extents.next(at)
+    }
+
+    fn read(&mut self, chunk: u64) -> Result<Runs, DiffError> {
+        let start = chunk * CHUNK;
+        let runs = self
+            .extents
+            .runs(start, self.source.size.min(start + CHUNK))?;
+        let mut free = self.buffer.as_mut_slice();
+        for (from, to) in &runs {
+            let (this, rest) = free.split_at_mut((to - from) as usize);
+            read(self.source, this, *from)?;
+            free = rest;
+        }
+        Ok(runs)
+    }
+
+    /// What was read last, without the holes.
+    fn data(&self, runs: &Runs) -> &[u8] {
+        let length: u64 = runs.iter().map(|(from, to)| to - from).sum();
+        &self.buffer[..length as usize]
+    }
+
+    /// Of what was read last.
+    fn hash(&self, chunk: u64, runs: &Runs) -> [u8; 32] {
+        let start = chunk * CHUNK;
+        let length = self.source.size.saturating_sub(start).min(CHUNK);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&length.to_le_bytes());
+        for (from, to) in runs {
+            hasher.update(&from.to_le_bytes());
+            hasher.update(&to.to_le_bytes());
+        }
+        hasher.update(self.data(runs));
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// Fills the buffer with what is at `at`.
+fn read(source: &Source<'_>, mut free: &mut [u8], mut at: u64) -> Result<(), DiffError> {
     while !free.is_empty() {
         match rustix::io::pread(source.file, &mut *free, at) {
             Ok(0) if source.is_still => return Err(changed(source)),
             // It is shorter now. Its times say so, too.
-            Ok(0) => return Ok(()),
+            Ok(0) => {
+                free.fill(0);
+                return Ok(());
+            }
             Ok(n) => {
                 free = &mut free[n..];
                 at += n as u64;

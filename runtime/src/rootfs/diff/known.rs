@@ -12,14 +12,13 @@ const MARGIN: Duration = Duration::from_millis(100);
 /// Seconds since 1970, and nanoseconds.
 type Time = (i64, i64);
 
-/// All that says that an entry changed.
+/// All that says that an entry changed. A name more or less changes a file's `ctime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub ino: u64,
     mode: u32,
     uid: u32,
     gid: u32,
-    links: u64,
     device: u64,
     size: i64,
     mtime: Time,
@@ -33,7 +32,6 @@ impl Stamp {
             mode: stat.st_mode,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            links: stat.st_nlink as u64,
             device: stat.st_rdev,
             size: stat.st_size,
             mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
@@ -43,7 +41,6 @@ impl Stamp {
             // All of them are names of one inode, which changes with each that is made.
             return Self {
                 ino: 0,
-                links: 0,
                 ctime: (0, 0),
                 ..stamp
             };
@@ -116,7 +113,6 @@ mod tests {
             mode: 0,
             uid: 0,
             gid: 0,
-            links: 1,
             device: 0,
             size: 0,
             mtime: ctime,

@@ -431,7 +431,9 @@ impl<R: Read> Unpacking<R> {
                 if !may_have_holes {
                     return Err(self.input.malformed("hole in a file that has nothing yet"));
                 }
-                punch(file, offset, length).map_err(|source| failed("punch", bytes, source))?;
+                // To the very end: the last block may reach beyond the size that the file will have.
+                let end = if from == size { u64::MAX } else { from };
+                punch(file, offset, end).map_err(|source| failed("punch", bytes, source))?;
                 continue;
             }
             let free = space::free(&self.upper)
@@ -509,18 +511,18 @@ impl<R: Read> Unpacking<R> {
     }
 }
 
-/// Makes a hole; zeros where the file system knows none.
-fn punch(file: &File, offset: u64, length: u64) -> io::Result<()> {
+/// Makes a hole up to `end`; zeros where the file system knows none.
+fn punch(file: &File, offset: u64, end: u64) -> io::Result<()> {
     // Beyond the end there is nothing, and no length that was announced is believed.
-    let length = length.min(file.metadata()?.len().saturating_sub(offset));
-    if length == 0 {
+    let end = end.min(file.metadata()?.len());
+    if end <= offset {
         return Ok(());
     }
+    let length = end - offset;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match rustix::fs::fallocate(file, flags, offset, length) {
         Err(Errno::OPNOTSUPP) => {
             let zeros = vec![0; (256 << 10).min(length as usize)];
-            let end = offset + length;
             let mut at = offset;
             while at < end {
                 let want = zeros.len().min((end - at) as usize);
