@@ -377,6 +377,22 @@ fn only_what_changed_in_a_large_file_goes() {
 }
 
 #[test]
+fn what_is_too_young_to_tell_is_sent_again_until_it_can_be_told() {
+    let mut pair = Pair::new();
+    let path = pair.source().join("young");
+    fs::write(&path, bytes(1, 100_000)).unwrap();
+    let mut round = || pair.round(u64::MAX, Mapped::default());
+    assert!(round() > 100_000);
+    assert!(round() > 100_000, "it may have changed in the same tick");
+    thread::sleep(LATER);
+    assert!(
+        round() > 100_000,
+        "the round before was too early to be sure"
+    );
+    assert!(round() < 1000, "nothing changed");
+}
+
+#[test]
 fn a_file_that_is_written_to_through_a_mapping_is_looked_at_again() {
     let mut pair = Pair::new();
     let path = pair.source().join("mapped");
