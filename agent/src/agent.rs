@@ -167,6 +167,8 @@ impl Agent {
             // A checkpoint must not wait for window updates on a fast link.
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
+            // A chunk in one frame, and not in sixteen.
+            .max_frame_size(1 << 20)
             .add_service(host_service::Service::server(host.clone()))
             .add_service(TransferService::server(
                 host.name.clone(),

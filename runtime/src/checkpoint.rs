@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -34,6 +35,18 @@ impl Incoming {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
+        // The other images are small, and in memory.
+        let path = match name.strip_prefix("criu/") {
+            Some(pages) if pages.starts_with("pages-") => {
+                match symlink(Path::new("..").join(pages), &path) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error);
+                    }
+                    _ => self.dir.join(pages),
+                }
+            }
+            _ => path,
+        };
         fs::OpenOptions::new()
             .write(true)
             .create(true)

@@ -17,5 +17,6 @@ pub mod rootfs;
 mod runtime;
 pub mod shim;
 mod sys;
+pub mod tmpfs;
 
 pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};

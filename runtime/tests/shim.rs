@@ -9,7 +9,7 @@ use std::{
 };
 
 use godwit_runtime::{
-    container::{Bundle, User},
+    container::{Bundle, User, make_in_memory},
     criu::Program,
     memory::{Frame, Session, Store},
     shim::{
@@ -80,9 +80,10 @@ impl Instance {
         let (criu, images) = setup()?;
         let dir = base.join(name);
         let root = dir.join("root");
-        for sub in ["bundle", "etc", "incoming/criu", "root"] {
+        for sub in ["bundle", "etc", "root"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
+        make_in_memory(&dir.join("incoming/criu")).unwrap();
         let archive = images.join("busybox.tar");
         sh(&format!(
             "cd {0} && mkdir a && tar -C a -xf {1} && tar -C root -xf a/*layer*.tar 2>/dev/null \
@@ -200,12 +201,13 @@ impl Drop for Instance {
                 &format!(
                     "echo 1 >/sys/fs/cgroup/unified/{0}/cgroup.kill; \
                      echo 1 >/sys/fs/cgroup/{0}/cgroup.kill; \
-                     umount -l {1}; ip netns delete {2}; sleep 0.1; \
+                     umount -l {1} {3}/*/criu; ip netns delete {2}; sleep 0.1; \
                      for d in /sys/fs/cgroup/*/{parent}/{name} /sys/fs/cgroup/*/{parent} \
                      /sys/fs/cgroup/{parent}/{name} /sys/fs/cgroup/{parent}; do rmdir $d; done",
                     self.config.cgroup,
                     self.config.root.display(),
                     self.netns,
+                    self.dir.display(),
                 ),
             ])
             .stderr(std::process::Stdio::null())
@@ -222,7 +224,8 @@ const COUNT: [&str; 3] = [
 /// What the agents do: the checkpoint and the writable root of one become the other's.
 fn carry(from: &Instance, to: &Instance) {
     sh(&format!(
-        "cp {0}/checkpoint/criu/* {1}/incoming/criu/ && cp {0}/log.json {1}/log.json",
+        "cp {0}/checkpoint/criu/* {1}/incoming/criu/ && cp {0}/log.json {1}/log.json && \
+         cd {1}/incoming && mv criu/pages-1.img . && ln -s ../pages-1.img criu/",
         from.dir.display(),
         to.dir.display()
     ));
@@ -314,6 +317,118 @@ async fn a_container_moves_and_its_output_and_exit_code_with_it() {
         serde_json::from_slice(&fs::read(target.dir.join("exit.json")).unwrap()).unwrap();
     assert_eq!(exit["code"], 42, "{ended:?}");
     consecutive(&target.lines());
+}
+
+/// Of `/proc/PID/stat`, counted from the state.
+const NICE: usize = 16;
+
+fn stat_field(pid: i32, field: usize) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let rest = text.rsplit_once(") ")?.1;
+    rest.split(' ').nth(field)?.parse().ok()
+}
+
+/// The nice values of the processes that stay, by their names.
+fn nice_values(instance: &Instance) -> Vec<(String, i32)> {
+    let mut values: Vec<(String, i32)> = pids(instance)
+        .into_iter()
+        .filter_map(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            Some((name.trim_end().to_owned(), pid))
+        })
+        .filter(|(name, _)| name != "usleep")
+        .filter_map(|(name, pid)| Some((name, stat_field(pid, NICE)?)))
+        .collect();
+    values.sort();
+    values
+}
+
+/// The shell forks all the time: now and then there are two of it.
+async fn wait_for_nice_values(instance: &Instance, expected: &[(String, i32)]) {
+    for _ in 0..100 {
+        if nice_values(instance) == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    assert_eq!(nice_values(instance), expected);
+}
+
+fn pids(instance: &Instance) -> Vec<i32> {
+    let procs = format!(
+        "/sys/fs/cgroup/unified/{}/cgroup.procs",
+        instance.config.cgroup
+    );
+    let text = fs::read_to_string(&procs)
+        .or_else(|_| fs::read_to_string(procs.replace("/unified", "")))
+        .unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_hurries_the_move_does_not_stay_with_the_container() {
+    let command = [
+        "sh",
+        "-c",
+        "echo kept >/dev/shm/file; sleep 1000000 & renice 7 -p $!; \
+         i=0; while :; do echo $i; i=$((i+1)); usleep 5000; done",
+    ];
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &command, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(20).await;
+    let ours = rustix::process::getpriority_process(None).unwrap();
+    let expected = [("sh".to_owned(), ours), ("sleep".to_owned(), 7)];
+    wait_for_nice_values(&source, &expected).await;
+    let target = Instance::new(base.path(), "b", &command, &[]).unwrap();
+    target
+        .client
+        .ask(Request::Arm {
+            migration: migration(),
+        })
+        .await
+        .unwrap();
+    source
+        .client
+        .ask(Request::Freeze {
+            migration: migration(),
+            carried: false,
+        })
+        .await
+        .unwrap();
+    for entry in fs::read_dir(source.dir.join("checkpoint/criu")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with(".tar.gz.img") {
+            // gzip itself would name this system here.
+            assert_eq!(fs::read(path).unwrap()[9], 255, "our `tar` wrote it");
+        }
+    }
+    carry(&source, &target);
+    target
+        .client
+        .ask(Request::Stage { memory: None })
+        .await
+        .unwrap();
+    let held = target.lines().len();
+    target.client.ask(Request::Resume).await.unwrap();
+    source.client.ask(Request::Release).await.unwrap();
+    target.wait_for_lines(held + 20).await;
+    wait_for_nice_values(&target, &expected).await;
+    let State::Running { pid, .. } = target.client.state().await.unwrap() else {
+        panic!("it runs");
+    };
+    let kept = fs::read_to_string(format!("/proc/{pid}/root/dev/shm/file"));
+    assert_eq!(kept.unwrap(), "kept\n");
+    // The shim itself is as urgent as before, and so is what it starts.
+    let shim = stat_field(pid, 1).unwrap();
+    assert_eq!(stat_field(shim, NICE), Some(ours));
+    target
+        .client
+        .ask(Request::Signal { signal: 9 })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -463,22 +578,12 @@ async fn memory_is_carried_while_it_changes() {
     source.client.ask(Request::Create).await.unwrap();
     source.wait_for_lines(3).await;
 
-    let procs = format!(
-        "/sys/fs/cgroup/unified/{}/cgroup.procs",
-        source.config.cgroup
-    );
-    let pids = || -> Vec<i32> {
-        let text = fs::read_to_string(&procs)
-            .or_else(|_| fs::read_to_string(procs.replace("/unified", "")))
-            .unwrap();
-        text.lines().map(|line| line.parse().unwrap()).collect()
-    };
     let mut session = Session::default();
     let store = Store::new(1 << 30);
     let mut written = Vec::new();
     for _ in 0..3 {
         let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
-        let stats = session.round(&pids(), &mut keep).unwrap();
+        let stats = session.round(&pids(&source), &mut keep).unwrap();
         println!("{stats:?}");
         assert_eq!(stats.untracked, 0);
         written.push(stats.written);
@@ -506,7 +611,7 @@ async fn memory_is_carried_while_it_changes() {
         .unwrap();
     println!("{steps:?}");
     let mut keep = |frame: Frame| store.apply(&frame).map_err(std::io::Error::other);
-    println!("{:?}", session.finish(&pids(), &mut keep).unwrap());
+    println!("{:?}", session.finish(&pids(&source), &mut keep).unwrap());
     let left = fs::metadata(source.dir.join("checkpoint/criu/pages-1.img"))
         .unwrap()
         .len();

@@ -47,10 +47,22 @@ pub fn answer(table: &[Range], pid: u64, start: u64, end: u64) -> Answer {
     }
 }
 
+/// Names the directory where the mappings of large tasks lie ready, a file per pid; see
+/// `godwit_runtime::memory`.
+pub const SMAPS: &core::ffi::CStr = c"GODWIT_SMAPS";
+
+/// The pid in `/proc/PID`.
+pub fn pid_of_directory(path: &[u8]) -> Option<u64> {
+    digits(path.strip_prefix(b"/proc/")?)
+}
+
 /// The pid in `/proc/PID/pagemap`, or in the same path without its beginning.
 pub fn pid_of_pagemap(path: &[u8]) -> Option<u64> {
     let rest = path.strip_suffix(b"/pagemap")?;
-    let digits = rest.rsplit(|byte| *byte == b'/').next()?;
+    digits(rest.rsplit(|byte| *byte == b'/').next()?)
+}
+
+fn digits(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 10 {
         return None;
     }
@@ -107,6 +119,10 @@ mod tests {
             b"/99999999999/pagemap",
         ] {
             assert_eq!(pid_of_pagemap(other), None);
+        }
+        assert_eq!(pid_of_directory(b"/proc/61"), Some(61));
+        for other in [&b"/proc/self"[..], b"/proc", b"/proc/61/task", b"/data/61"] {
+            assert_eq!(pid_of_directory(other), None);
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! 1. `syscall`: resource limits of another user's task, on hosts that lack `CAP_SYS_RESOURCE`.
 //! 2. `ioctl`: pages that are carried another way are not there for CRIU (`hidden`).
-//! 3. `sendmsg`: connections tracked in a namespace that is not dumped are not asked for.
+//! 3. `openat`: the mappings of a large task are in a file that lies ready.
+//! 4. `sendmsg`: connections tracked in a namespace that is not dumped are not asked for.
 //!
 //! While CRIU dumps a task it asks for each of its 16 resource limits by libc's
 //! `syscall(__NR_prlimit64, pid, resource, NULL, &old)`. The kernel refuses that

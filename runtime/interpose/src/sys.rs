@@ -184,6 +184,12 @@ fn table_fd() -> Option<usize> {
 
 /// Which task's pagemap a descriptor is.
 fn pid_of(fd: c_int) -> Option<u64> {
+    let mut target = [0u8; 64];
+    hidden::pid_of_pagemap(target_of(fd, &mut target)?)
+}
+
+/// Where a descriptor leads.
+fn target_of(fd: c_int, target: &mut [u8; 64]) -> Option<&[u8]> {
     let mut path = [0u8; 32];
     let prefix = b"/proc/self/fd/";
     path[..prefix.len()].copy_from_slice(prefix);
@@ -192,7 +198,6 @@ fn pid_of(fd: c_int) -> Option<u64> {
     for (to, from) in path[prefix.len()..].iter_mut().zip(&digits[first..]) {
         *to = *from;
     }
-    let mut target = [0u8; 64];
     // SAFETY: the path is terminated, and the kernel writes no further than the length.
     let length = unsafe {
         bare(
@@ -205,7 +210,92 @@ fn pid_of(fd: c_int) -> Option<u64> {
             ],
         )
     };
-    hidden::pid_of_pagemap(target.get(..usize::try_from(length).ok()?)?)
+    target.get(..usize::try_from(length).ok()?)
+}
+
+/// Takes the place of libc's `int openat(int, const char *, int, ...)`.
+///
+/// CRIU finds the mappings of a task in a file that lies ready, where there is one, and not in the
+/// kernel's, for which every page is counted.
+///
+/// # Safety
+///
+/// As for libc's: `path` must be terminated.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn openat64(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: u32,
+) -> c_int {
+    // SAFETY: the caller's path is terminated.
+    let is_smaps = !path.is_null() && unsafe { CStr::from_ptr(path) } == c"smaps";
+    if is_smaps && let Some(fd) = open_ready(directory, flags) {
+        return fd;
+    }
+    // SAFETY: the caller's arguments, as it meant them for the kernel.
+    let result = unsafe {
+        bare(
+            nr::OPENAT,
+            [
+                directory as usize,
+                path as usize,
+                flags as usize,
+                mode as usize,
+            ],
+        )
+    };
+    finish(result) as c_int
+}
+
+/// As [`openat64`]: on these machines both names mean the same.
+///
+/// # Safety
+///
+/// As for libc's: `path` must be terminated.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn openat(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: u32,
+) -> c_int {
+    // SAFETY: the caller's arguments.
+    unsafe { openat64(directory, path, flags, mode) }
+}
+
+/// `$GODWIT_SMAPS/PID` for the task whose directory in `/proc` this is.
+fn open_ready(directory: c_int, flags: c_int) -> Option<c_int> {
+    let mut target = [0u8; 64];
+    let pid = hidden::pid_of_directory(target_of(directory, &mut target)?)?;
+    // SAFETY: CRIU changes its environment before it forks, if ever, and the text is terminated.
+    let base = unsafe {
+        let text = getenv(hidden::SMAPS.as_ptr());
+        if text.is_null() {
+            return None;
+        }
+        CStr::from_ptr(text).to_bytes()
+    };
+    let mut digits = [0u8; 10];
+    let first = decimal(u32::try_from(pid).ok()?, &mut digits);
+    let mut path = [0u8; 512];
+    let parts = base.iter().chain(b"/").chain(&digits[first..]);
+    // The last byte stays a zero.
+    let room = path.len() - 1;
+    if base.len() + 1 + digits[first..].len() > room {
+        return None;
+    }
+    for (to, from) in path.iter_mut().zip(parts) {
+        *to = *from;
+    }
+    // SAFETY: the path is terminated, and outlives the call.
+    let opened = unsafe {
+        bare(
+            nr::OPENAT,
+            [AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, 0],
+        )
+    };
+    (opened >= 0).then_some(opened as c_int)
 }
 
 /// What CRIU asks of netfilter: `NFNL_SUBSYS_CTNETLINK`, `IPCTNL_MSG_CT_GET`.
@@ -215,7 +305,7 @@ const CONNTRACK_GET_UNCONFIRMED: u16 = 0x0107;
 const AF_NETLINK: u16 = 16;
 
 #[repr(C)]
-struct Message {
+pub(crate) struct Message {
     name: *const u16,
     name_length: u32,
     parts: *mut Part,
@@ -554,12 +644,79 @@ mod tests {
         }
     }
 
+    /// The environment is the whole process's.
+    static ENVIRONMENT: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    #[test]
+    fn mappings_that_lie_ready_are_opened_instead() {
+        use std::{
+            io::Read,
+            os::fd::{AsRawFd, FromRawFd},
+        };
+        let _alone = ENVIRONMENT.lock().unwrap();
+        let pid = std::process::id();
+        let dir = std::env::temp_dir().join(format!("interpose-{pid}"));
+        std::fs::create_dir_all(&dir).unwrap();
+        let task = std::fs::File::open(format!("/proc/{pid}")).unwrap();
+        let read = |name: &CStr| {
+            // SAFETY: the path is terminated; the descriptor is owned by nobody else.
+            let mut file = unsafe {
+                let fd = openat(task.as_raw_fd(), name.as_ptr(), 0, 0);
+                assert!(fd >= 0);
+                std::fs::File::from_raw_fd(fd)
+            };
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            text
+        };
+        // SAFETY: under the lock.
+        unsafe { std::env::set_var("GODWIT_SMAPS", &dir) };
+        assert!(read(c"smaps").contains("VmFlags:"));
+        std::fs::write(dir.join(pid.to_string()), "ready").unwrap();
+        assert_eq!(read(c"smaps"), "ready");
+        assert!(read(c"maps").contains("[vdso]"));
+        // SAFETY: under the lock.
+        unsafe { std::env::remove_var("GODWIT_SMAPS") };
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_the_question_for_connections_is_another() {
+        let send = |family: u16, kind: u16| {
+            let mut header = [0u8; 20];
+            header[4..6].copy_from_slice(&kind.to_ne_bytes());
+            let mut part = Part {
+                base: header.as_mut_ptr(),
+                length: header.len(),
+            };
+            let mut message = Message {
+                name: &raw const family,
+                name_length: 12,
+                parts: &raw mut part,
+                part_count: 1,
+                control: core::ptr::null(),
+                control_length: 0,
+                flags: 0,
+            };
+            // SAFETY: a whole message, to no descriptor.
+            unsafe {
+                assert_eq!(sendmsg(-1, &raw mut message, 0), -1);
+                assert_eq!(errno(), 9);
+            }
+            u16::from_ne_bytes([header[4], header[5]])
+        };
+        assert_eq!(send(AF_NETLINK, CONNTRACK_GET), CONNTRACK_GET_UNCONFIRMED);
+        assert_eq!(send(AF_NETLINK, 0x12), 0x12);
+        assert_eq!(send(1, CONNTRACK_GET), CONNTRACK_GET);
+    }
+
     #[test]
     fn hidden_pages_are_not_there_for_a_scan() {
         use std::{
             io::Write,
             os::fd::{AsRawFd, FromRawFd},
         };
+        let _alone = ENVIRONMENT.lock().unwrap();
         // Four written pages of our own.
         let pages = vec![7u8; 6 * 4096];
         let start = (pages.as_ptr() as u64).next_multiple_of(4096);
@@ -569,7 +726,7 @@ mod tests {
             assert!(fd > 0);
             std::fs::File::from_raw_fd(fd as c_int)
         };
-        // SAFETY: no other test of this library reads or changes the environment.
+        // SAFETY: under the lock.
         unsafe { std::env::set_var("GODWIT_HIDDEN_FD", file.as_raw_fd().to_string()) };
         let pagemap = std::fs::File::open(format!("/proc/{}/pagemap", std::process::id())).unwrap();
         let mut regions = [[0u64; 3]; 8];
@@ -615,7 +772,7 @@ mod tests {
         assert_eq!(ask(start), (1, 4096));
         assert_eq!(ask(start + 4096), (0, 2 * 4096));
         assert_eq!(ask(start + 2 * 4096), (1, 4 * 4096));
-        // SAFETY: as above.
+        // SAFETY: under the lock.
         unsafe { std::env::remove_var("GODWIT_HIDDEN_FD") };
     }
 

@@ -7,8 +7,10 @@ mod check;
 mod log;
 mod options;
 mod swrk;
+mod tools;
 
 pub use check::{Checked, check};
 pub use log::reason;
 pub use options::{Bind, DumpOptions, RestoreOptions, descriptors, pipe_key};
-pub use swrk::{CriuError, Event, Program, Swrk};
+pub use swrk::{CriuError, Event, Launch, Program, Swrk};
+pub use tools::tools;

@@ -4,7 +4,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,11 +14,12 @@ use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req, Criu_req_type, Cri
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+    process::{Pid, setpriority_process},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    memory::{HIDDEN_VARIABLE, HiddenTable},
+    memory::{HIDDEN_VARIABLE, HiddenTable, SMAPS_VARIABLE},
     sys,
 };
 
@@ -26,6 +27,11 @@ use crate::{
 const MESSAGE: usize = 256 << 10;
 /// The longest silence of a CRIU that works: dumping tens of gigabytes takes long.
 const SILENCE: Duration = Duration::from_secs(300);
+
+/// The nice value before which there is none.
+const FIRST: i32 = -20;
+/// Where a shell would look that is given no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Which CRIU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +74,19 @@ pub enum Event {
     },
 }
 
+/// How CRIU is started.
+pub struct Launch<'a> {
+    pub program: &'a Program,
+    /// Searched first for the programs that it runs.
+    pub tools: Option<&'a Path>,
+    /// The descriptors that it must have under their own numbers.
+    pub inherit: &'a [BorrowedFd<'a>],
+    /// Names the pages that it must not see.
+    pub hidden: Option<&'a HiddenTable>,
+    /// Where it finds the mappings of large tasks.
+    pub smaps: Option<&'a Path>,
+}
+
 /// A running `criu swrk`. Dropped while it waits, it is killed: what that means for the tasks it
 /// holds is decided by the cgroup's freezer, not here.
 pub struct Swrk {
@@ -77,17 +96,14 @@ pub struct Swrk {
 }
 
 impl Swrk {
-    /// Starts CRIU. `inherit` are the descriptors that it must have under their own numbers.
-    pub fn spawn(program: &Program, inherit: &[BorrowedFd<'_>]) -> Result<Self, CriuError> {
-        Self::spawn_hiding(program, inherit, None)
-    }
-
-    /// Starts a CRIU that does not see the pages which this table will name.
-    pub fn spawn_hiding(
-        program: &Program,
-        inherit: &[BorrowedFd<'_>],
-        hidden: Option<&HiddenTable>,
-    ) -> Result<Self, CriuError> {
+    pub fn spawn(launch: Launch<'_>) -> Result<Self, CriuError> {
+        let Launch {
+            program,
+            tools,
+            inherit,
+            hidden,
+            smaps,
+        } = launch;
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -104,6 +120,17 @@ impl Swrk {
             .stderr(Stdio::null());
         if let Some(library) = &program.interpose {
             command.env("LD_PRELOAD", library);
+        }
+        if let Some(tools) = tools {
+            let rest = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+            let all = std::iter::once(tools.to_owned()).chain(std::env::split_paths(&rest));
+            // An error: it has a colon in its name.
+            if let Ok(path) = std::env::join_paths(all) {
+                command.env("PATH", path);
+            }
+        }
+        if let Some(dir) = smaps {
+            command.env(SMAPS_VARIABLE, dir);
         }
         let hidden = hidden.map(HiddenTable::as_fd);
         if let Some(fd) = hidden {
@@ -127,6 +154,10 @@ impl Swrk {
             path: program.path.clone(),
             source,
         })?;
+        // A container stands still while it works, and waits behind whatever else runs here. What
+        // it restores does not keep this: CRIU gives each task the nice value that it had. An
+        // error: the privilege is missing, and it works as well as others do.
+        let _ = setpriority_process(Some(Pid::from_child(&child)), FIRST);
         Ok(Self {
             child,
             socket: ours,
@@ -237,6 +268,21 @@ impl Swrk {
             .wait()
             .map_or_else(|error| error.to_string(), |s| s.to_string());
         CriuError::Died(status)
+    }
+
+    /// Whether [`Swrk::next`] would not wait.
+    pub fn is_ready(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(poll(&mut fds, Some(&now)), Ok(1))
+    }
+
+    /// Readable when it has something to say.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// After [`Event::Done`]: waits until the process is gone.

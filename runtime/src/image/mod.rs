@@ -30,7 +30,7 @@ mod load;
 mod names;
 mod oci;
 mod store;
-mod tar_reader;
+pub(crate) mod tar_reader;
 
 pub use error::{ImageError, LayerFault, TarFault};
 pub use store::{Image, Store};

@@ -23,7 +23,7 @@ const MAX_TRAILER: u64 = 16 << 20;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 #[derive(Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub kind: EntryType,
     pub path: Vec<u8>,
     pub link: Vec<u8>,
@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub uid: u64,
     pub gid: u64,
     pub mtime: (i64, u32),
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
     pub xattrs: Vec<Xattr>,
     /// Of the file, holes included.
     pub size: u64,
@@ -38,7 +40,7 @@ pub(super) struct Member {
     pub runs: Option<Vec<(u64, u64)>>,
 }
 
-pub(super) struct Members<R> {
+pub(crate) struct Members<R> {
     input: R,
     read: u64,
     /// Content of the current member that was not read yet, and what pads it to a block.
@@ -62,7 +64,7 @@ struct Pax {
 }
 
 impl<R: Read> Members<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         let current = "the first header".to_owned();
         Self {
             input,
@@ -75,7 +77,7 @@ impl<R: Read> Members<R> {
     }
 
     /// The next member; what was not read of the last is skipped.
-    pub(super) fn next(&mut self) -> Result<Option<Member>, TarFault> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, TarFault> {
         self.skip()?;
         let mut pax = Pax::default();
         let (mut long_path, mut long_link) = (None, None);
@@ -121,7 +123,7 @@ impl<R: Read> Members<R> {
     }
 
     /// Content of the current member; 0 at its end.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TarFault> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TarFault> {
         let want = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
@@ -137,7 +139,7 @@ impl<R: Read> Members<R> {
     }
 
     /// Reads up to the end of the stream, for the sake of whoever hashes or writes it.
-    pub(super) fn finish(mut self) -> Result<R, TarFault> {
+    pub(crate) fn finish(mut self) -> Result<R, TarFault> {
         self.skip()?;
         let mut buffer = vec![0; 64 << 10];
         let mut trailer = 0;
@@ -182,6 +184,13 @@ impl<R: Read> Members<R> {
                     .unwrap_or(0),
                 0,
             ),
+            device: match kind {
+                EntryType::Char | EntryType::Block => (
+                    header.device_major().map_err(bad)?.unwrap_or(0),
+                    header.device_minor().map_err(bad)?.unwrap_or(0),
+                ),
+                _ => (0, 0),
+            },
             xattrs: Vec::new(),
             size: 0,
             runs: None,

@@ -23,6 +23,7 @@ pub mod pager;
 mod pages;
 mod read;
 mod session;
+mod smaps;
 mod store;
 mod support;
 mod sys;
@@ -32,6 +33,7 @@ pub use converge::{Forecast, Next, Plan};
 pub use frame::{Content, FRAME_PAGES, Frame};
 pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use session::{RoundStats, Session};
+pub use smaps::{Smaps, VARIABLE as SMAPS_VARIABLE};
 pub use store::{Index, Store, StoreError};
 pub use support::{available, supported};
 

@@ -6,7 +6,7 @@
 //! is hidden from CRIU: what nothing tracks counts as written there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     time::{Duration, Instant},
 };
@@ -115,17 +115,16 @@ impl Session {
         if self.tasks.get(&pid).is_some_and(|task| task.began != began) {
             self.forget(pid, send)?;
         }
-        if !self.tasks.contains_key(&pid) {
-            let task = Task {
+        let task = match self.tasks.entry(pid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Task {
                 inner: inner_pid(pid)?,
                 began,
                 tracking: Tracking::None,
                 sent: PageSet::default(),
                 unread: PageSet::default(),
-            };
-            self.tasks.insert(pid, task);
-        }
-        let task = self.tasks.get_mut(&pid).expect("just put there");
+            }),
+        };
         let regions = if stopped {
             look(pid, &maps::carried(pid)?)?
         } else {

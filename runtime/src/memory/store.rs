@@ -96,13 +96,14 @@ impl Store {
     pub fn apply(&self, frame: &Frame) -> Result<(), StoreError> {
         let Frame { task, address, .. } = *frame;
         let invalid = StoreError::Frame { task, address };
-        if address % PAGE != 0 || address >= HIGHEST {
+        if !address.is_multiple_of(PAGE) || address >= HIGHEST {
             return Err(invalid);
         }
         match &frame.content {
             Content::Pages(bytes) => {
                 let length = bytes.len() as u64;
-                if length == 0 || length % PAGE != 0 || length > FRAME_PAGES as u64 * PAGE {
+                if length == 0 || !length.is_multiple_of(PAGE) || length > FRAME_PAGES as u64 * PAGE
+                {
                     return Err(invalid);
                 }
                 let span = Span {

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use diff::DiffError;
 pub use error::RootfsError;
+pub(crate) use remove::names;
 pub use space::size;
 pub use tree::PathFault;
 

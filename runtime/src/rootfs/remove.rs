@@ -141,7 +141,7 @@ impl Removal {
 }
 
 /// The names in a directory, `.` and `..` left out.
-pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

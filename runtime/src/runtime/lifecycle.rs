@@ -15,8 +15,8 @@ use super::{Result, Runtime, RuntimeError, blocking, state::word};
 use crate::{
     cgroup::Group,
     container::{
-        Bundle, CommandError, InstancePaths, remove_tree, resolve_command, resolve_user,
-        write_atomic,
+        Bundle, CommandError, InstancePaths, remove_images, remove_tree, resolve_command,
+        resolve_user, write_atomic,
     },
     network::{Gate, link_name},
     rootfs::Rootfs,
@@ -255,6 +255,12 @@ impl Runtime {
             }
             rootfs?;
             group?;
+            for moving in [paths.checkpoint(), paths.incoming()] {
+                remove_images(&moving.join("criu")).map_err(|source| RuntimeError::Io {
+                    path: moving,
+                    source,
+                })?;
+            }
             remove_tree(&paths.dir).map_err(|source| RuntimeError::Io {
                 path: paths.dir.clone(),
                 source,

@@ -7,7 +7,7 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
 use crate::{
     checkpoint::Incoming,
-    container::{remove_tree, write_atomic},
+    container::{make_in_memory, remove_images, remove_tree, write_atomic},
     memory,
     network::Gate,
     rootfs::{Rootfs, diff::Mark},
@@ -72,7 +72,7 @@ impl Runtime {
         self.image_of(spec)?;
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
-        fs::create_dir_all(paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
+        make_in_memory(&paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
             path: paths.incoming(),
             source,
         })?;
@@ -165,10 +165,12 @@ impl Runtime {
         }
         let incoming = self.paths(id).incoming();
         let removed = blocking(move || {
-            remove_tree(&incoming).map_err(|source| RuntimeError::Io {
-                path: incoming,
-                source,
-            })
+            remove_images(&incoming.join("criu"))
+                .and_then(|()| remove_tree(&incoming))
+                .map_err(|source| RuntimeError::Io {
+                    path: incoming,
+                    source,
+                })
         });
         if let Err(error) = removed.await {
             tracing::warn!(container = id.short(), %error, "checkpoint files left behind");

@@ -123,6 +123,17 @@ impl Space {
             let mut source = self.source.borrow_mut();
             self.fault.copy(span.start, source.bytes(there)?)
         };
+        // A span that lies in more than one mapping is refused as a whole, as if nothing were there.
+        if let Err(error) = &copied
+            && error.raw_os_error() == Some(libc::ENOENT)
+            && span.pages() > 1
+        {
+            let end = span.start + span.pages() / 2 * PAGE;
+            return self.copy(Span {
+                start: span.start,
+                end,
+            });
+        }
         let delivery = self.outcome(copied, span, true)?;
         if matches!(delivery, Delivery::Done) {
             self.cursor = end;
@@ -147,7 +158,7 @@ impl Space {
                     PAGE
                 }
                 // Not mapped any more, or not for us.
-                Some(libc::ENOENT | libc::EFAULT) => PAGE,
+                Some(libc::ENOENT) => PAGE,
                 _ => return Err(error),
             },
         };

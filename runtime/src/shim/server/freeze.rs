@@ -15,9 +15,9 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, binds, remove_tree},
-    criu::{DumpOptions, Event, Swrk, descriptors, reason},
-    memory::HiddenTable,
+    container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
+    criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
+    memory::{HiddenTable, Smaps},
     sys,
 };
 
@@ -29,6 +29,11 @@ pub struct Frozen {
     /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
     swrk: Swrk,
 }
+
+/// Images are kept in memory if the container has less than this, or its memory is not in them.
+const IN_MEMORY: u64 = 64 << 20;
+/// In the container's directory: see [`tools`].
+pub const TOOLS: &str = "tools";
 
 /// The container's name of the gate's state: a link of this network namespace.
 pub fn gate(config: &Config, open: bool) -> Result<(), String> {
@@ -52,7 +57,7 @@ pub fn dump(
         if let Err(error) = group.thaw() {
             tracing::error!(error = %chain(&error), "thaw after a failed dump");
         }
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
     })
 }
 
@@ -65,9 +70,12 @@ fn dump_held(
     carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
     let images = config.dir.join("checkpoint").join("criu");
-    remove_tree(&images)
-        .and_then(|()| fs::create_dir_all(&images))
-        .map_err(|e| e.to_string())?;
+    let made = if carried || memory(group) < IN_MEMORY {
+        make_in_memory(&images)
+    } else {
+        remove_images(&images).and_then(|()| fs::create_dir_all(&images))
+    };
+    made.map_err(|error| format!("`{}`: {error}", images.display()))?;
     let images_fd = File::open(&images).map_err(|error| error.to_string())?;
     let netns = fs::metadata(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
@@ -84,39 +92,27 @@ fn dump_held(
         true => Some(HiddenTable::new().map_err(|error| error.to_string())?),
         false => None,
     };
-    let inherit = [std::os::fd::AsFd::as_fd(&images_fd)];
-    let mut swrk = Swrk::spawn_hiding(&config.criu, &inherit, hidden.as_ref())
-        .map_err(|error| chain(&error))?;
-    swrk.dump(options.into_opts())
-        .map_err(|error| chain(&error))?;
-    loop {
-        match swrk.next().map_err(|error| chain(&error))? {
-            // The last moment before CRIU stops anything: its own start is behind us.
-            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
-            // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
-            // just sent would be lost on its way, and only come again after a second.
-            Event::Notify(script) if script == "network-lock" => {
-                steps.done("stop tasks");
-                gate(config, false)?;
-                steps.done("shut gate");
-                // Only now is it certain which mappings there are.
-                if let Some(hidden) = &hidden {
-                    let pids = group.processes().map_err(|error| chain(&error))?;
-                    hidden
-                        .fill(&pids)
-                        .map_err(|error| format!("mappings can't be read: {error}"))?;
-                    steps.done("hide memory");
-                }
-            }
-            Event::Notify(script) if script == "post-dump" => break,
-            Event::Notify(_) => {}
-            Event::Done { message, .. } => {
-                let reason = reason(&images.join("dump.log"), message);
-                return Err(format!("criu dump failed: {reason}"));
-            }
-        }
-        swrk.answer(true).map_err(|error| chain(&error))?;
+    // Beside the socket, where no disk is in the way.
+    let smaps = group
+        .processes()
+        .map_err(|error| chain(&error))
+        .and_then(|pids| {
+            let noted = Smaps::note(&config.socket.with_extension("smaps"), &pids);
+            noted.map_err(|error| format!("mappings can't be read: {error}"))
+        })?;
+    let dumped = dump_until_held(
+        config, group, options, &images_fd, hidden, &smaps, &mut steps,
+    );
+    if let Err(error) = smaps.remove() {
+        tracing::warn!(%error, "mappings left behind");
     }
+    let swrk = dumped.map_err(|message| {
+        let failed = format!(
+            "criu dump failed: {}",
+            reason(&images.join("dump.log"), message)
+        );
+        failed
+    })?;
     steps.done("dump");
     // The guard: from here on neither CRIU's death nor ours lets the tasks run.
     group.freeze().map_err(|error| chain(&error))?;
@@ -133,6 +129,74 @@ fn dump_held(
         swrk,
     };
     Ok((frozen, steps.0))
+}
+
+/// Until CRIU waits in `post-dump`. An error is what it said itself.
+fn dump_until_held(
+    config: &Config,
+    group: &Group,
+    options: DumpOptions,
+    images_fd: &File,
+    hidden: Option<HiddenTable>,
+    smaps: &Smaps,
+    steps: &mut Steps,
+) -> Result<Swrk, String> {
+    let inherit = [std::os::fd::AsFd::as_fd(images_fd)];
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let mut swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &inherit,
+        hidden: hidden.as_ref(),
+        smaps: Some(smaps.dir()),
+    })
+    .map_err(|error| chain(&error))?;
+    swrk.dump(options.into_opts())
+        .map_err(|error| chain(&error))?;
+    loop {
+        match swrk.next().map_err(|error| chain(&error))? {
+            // The last moment before CRIU stops anything: its own start is behind us.
+            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
+            // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
+            // just sent would be lost on its way, and only come again after a second.
+            Event::Notify(script) if script == "network-lock" => {
+                steps.done("stop tasks");
+                gate(config, false)?;
+                steps.done("shut gate");
+                // Only now is it certain which mappings there are.
+                let failed = |error| format!("mappings can't be read: {error}");
+                smaps.write().map_err(failed)?;
+                if let Some(hidden) = &hidden {
+                    let pids = group.processes().map_err(|error| chain(&error))?;
+                    hidden.fill(&pids).map_err(failed)?;
+                }
+                steps.done("list mappings");
+            }
+            Event::Notify(script) if script == "post-dump" => return Ok(swrk),
+            Event::Notify(_) => {}
+            Event::Done { message, .. } => return Err(message),
+        }
+        swrk.answer(true).map_err(|error| chain(&error))?;
+    }
+}
+
+fn remove_checkpoint(config: &Config) {
+    let checkpoint = config.dir.join("checkpoint");
+    let removed = remove_images(&checkpoint.join("criu")).and_then(|()| remove_tree(&checkpoint));
+    if let Err(error) = removed {
+        tracing::warn!(%error, "checkpoint left behind");
+    }
+}
+
+/// What the processes have in memory, in bytes; what several share counts for each.
+fn memory(group: &Group) -> u64 {
+    let pages = |pid: i32| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    };
+    let pids = group.processes().unwrap_or_default();
+    let sum: u64 = pids.into_iter().filter_map(pages).sum();
+    sum * rustix::param::page_size() as u64
 }
 
 impl Frozen {
@@ -159,7 +223,7 @@ impl Frozen {
         }
         let opened = gate(config, true);
         group.thaw().map_err(|error| chain(&error))?;
-        let _ = remove_tree(&config.dir.join("checkpoint"));
+        remove_checkpoint(config);
         opened
     }
 

@@ -14,11 +14,17 @@ use super::{
     pager::Pager,
     stage::{self, Armed, Staged},
 };
-use crate::{cgroup::Group, container::write_atomic};
+use crate::{
+    cgroup::Group,
+    container::write_atomic,
+    criu::{CriuError, Event, Swrk},
+};
 
 pub struct Machine {
     config: Config,
     phase: Phase,
+    /// Found at the first request: it takes a millisecond that no freeze needs to have.
+    group: Option<Group>,
 }
 
 enum Phase {
@@ -40,6 +46,8 @@ struct Running {
     output: Output,
     /// Holds the memory that is not in the tasks yet.
     pager: Option<Pager>,
+    /// The CRIU that restored it, until it is through.
+    restorer: Option<Swrk>,
 }
 
 type Outcome = Result<Vec<FreezeStep>, String>;
@@ -49,6 +57,7 @@ impl Machine {
         Self {
             config,
             phase: Phase::Ready,
+            group: None,
         }
     }
 
@@ -87,10 +96,12 @@ impl Machine {
                 init,
                 output,
                 pager,
+                restorer,
             }) => output
                 .sources()
                 .chain([init.as_fd()])
                 .chain(pager.as_ref().map(Pager::as_fd))
+                .chain(restorer.as_ref().map(Swrk::as_fd))
                 .collect(),
             Phase::Frozen { init, .. } => vec![init.as_fd()],
             _ => Vec::new(),
@@ -117,6 +128,16 @@ impl Machine {
                 tracing::error!("the pager ended before all memory was in place");
                 let _ = running.init.signal(nix::libc::SIGKILL);
             }
+        }
+    }
+
+    /// Lets go of the CRIU that restored the container, once it is through.
+    pub fn reap_restorer(&mut self) {
+        if let Phase::Running(running) = &mut self.phase
+            && let Some(restorer) = running.restorer.as_mut().filter(|criu| criu.is_ready())
+            && tidied(restorer)
+        {
+            running.restorer = None;
         }
     }
 
@@ -186,12 +207,16 @@ impl Machine {
     }
 
     fn act(&mut self, request: Request) -> Outcome {
-        let group = Group::new(&self.config.cgroup).map_err(|error| chain(&error))?;
+        let group = match &mut self.group {
+            Some(group) => group,
+            none => none.insert(Group::new(&self.config.cgroup).map_err(|error| chain(&error))?),
+        };
+        let group = &*group;
         let config = &self.config;
         // Taken out, so that every arm decides what comes next; put back below where it stays.
         let phase = std::mem::replace(&mut self.phase, Phase::Gone);
         let (next, outcome) = match (request, phase) {
-            (Request::Create, Phase::Ready) => match create::create(config, &group) {
+            (Request::Create, Phase::Ready) => match create::create(config, group) {
                 Ok((init, output)) => (running(init, output), Ok(Vec::new())),
                 Err(error) => (Phase::Ready, Err(error)),
             },
@@ -206,19 +231,25 @@ impl Machine {
             (
                 Request::Freeze { migration, carried },
                 Phase::Running(Running {
-                    init, mut output, ..
+                    init,
+                    mut output,
+                    restorer,
+                    ..
                 }),
-            ) => match freeze::dump(config, &group, &init, &mut output, migration, carried) {
-                Ok((frozen, steps)) => (
-                    Phase::Frozen {
-                        frozen,
-                        init,
-                        output,
-                    },
-                    Ok(steps),
-                ),
-                Err(error) => (running(init, output), Err(error)),
-            },
+            ) => {
+                restorer.into_iter().for_each(finish);
+                match freeze::dump(config, group, &init, &mut output, migration, carried) {
+                    Ok((frozen, steps)) => (
+                        Phase::Frozen {
+                            frozen,
+                            init,
+                            output,
+                        },
+                        Ok(steps),
+                    ),
+                    Err(error) => (running(init, output), Err(error)),
+                }
+            }
             (Request::Freeze { migration, .. }, phase @ Phase::Frozen { .. }) if matches!(&phase, Phase::Frozen { frozen, .. } if *frozen.migration() == migration) => {
                 (phase, Ok(Vec::new()))
             }
@@ -230,20 +261,20 @@ impl Machine {
                     output,
                 },
             ) => {
-                let thawed = frozen.thaw(config, &group);
+                let thawed = frozen.thaw(config, group);
                 (running(init, output), thawed.map(|()| Vec::new()))
             }
             (Request::Thaw, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Release, Phase::Frozen { frozen, init, .. }) => {
-                let released = frozen.release(&group, &init);
-                (Phase::Gone, released.and_then(|()| removed(&group)))
+                let released = frozen.release(group, &init);
+                (Phase::Gone, released.and_then(|()| removed(group)))
             }
             (Request::Arm { migration }, Phase::Ready) => {
-                match stage::arm(config, &group, migration) {
+                match stage::arm(config, group, migration) {
                     Ok(armed) => (Phase::Armed(armed), Ok(Vec::new())),
                     Err(error) => {
                         let _ = group.kill();
-                        (Phase::Gone, removed(&group).and(Err(error)))
+                        (Phase::Gone, removed(group).and(Err(error)))
                     }
                 }
             }
@@ -253,9 +284,9 @@ impl Machine {
                 (Phase::Armed(armed), Ok(Vec::new()))
             }
             (Request::Stage { memory }, Phase::Armed(armed)) => {
-                match armed.stage(config, &group, memory) {
+                match armed.stage(config, group, memory) {
                     Ok((staged, steps)) => (Phase::Staged(Box::new(staged)), Ok(steps)),
-                    Err(error) => (Phase::Gone, removed(&group).and(Err(error))),
+                    Err(error) => (Phase::Gone, removed(group).and(Err(error))),
                 }
             }
             (Request::Stage { .. }, Phase::Staged(staged)) => {
@@ -267,6 +298,7 @@ impl Machine {
                         init: resumed.init,
                         output: resumed.output,
                         pager: resumed.pager,
+                        restorer: Some(resumed.swrk),
                     };
                     (Phase::Running(running), Ok(resumed.steps))
                 }
@@ -275,12 +307,12 @@ impl Machine {
             },
             (Request::Resume, phase @ Phase::Running(_)) => (phase, Ok(Vec::new())),
             (Request::Discard, Phase::Armed(armed)) => {
-                let discarded = armed.discard(&group);
-                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+                let discarded = armed.discard(group);
+                (Phase::Gone, discarded.and_then(|()| removed(group)))
             }
             (Request::Discard, Phase::Staged(staged)) => {
-                let discarded = staged.discard(&group);
-                (Phase::Gone, discarded.and_then(|()| removed(&group)))
+                let discarded = staged.discard(group);
+                (Phase::Gone, discarded.and_then(|()| removed(group)))
             }
             (Request::Discard, Phase::Ready) => (Phase::Gone, Ok(Vec::new())),
             (request, phase) => {
@@ -301,7 +333,30 @@ fn running(init: Init, output: Output) -> Phase {
         init,
         output,
         pager: None,
+        restorer: None,
     })
+}
+
+/// Hears what a CRIU that has resumed the tasks says; whether it has ended. It says that it is
+/// through some time before that, and nobody waits for it meanwhile. The tasks are nobody's but
+/// the shim's: a failure here is only worth a line.
+fn tidied(restorer: &mut Swrk) -> bool {
+    match restorer.next() {
+        Ok(Event::Done { success: true, .. }) => false,
+        Err(CriuError::Died(_)) => true,
+        other => {
+            tracing::warn!(
+                ?other,
+                "criu did not end well after it had resumed the tasks"
+            );
+            true
+        }
+    }
+}
+
+/// Waits until it has ended.
+fn finish(mut restorer: Swrk) {
+    while !tidied(&mut restorer) {}
 }
 
 fn removed(group: &Group) -> Outcome {

@@ -95,6 +95,7 @@ fn serve(listener: UnixListener, mut machine: Machine) {
         machine.read_output();
         machine.reap();
         machine.reap_pager();
+        machine.reap_restorer();
         if ready.listener {
             while let Ok((stream, _)) = listener.accept() {
                 let mut connection = Connection::new(stream);

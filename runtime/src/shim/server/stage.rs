@@ -13,7 +13,7 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{
     super::protocol::Config,
     create::chain,
-    freeze::{Steps, gate},
+    freeze::{Steps, TOOLS, gate},
     init::Init,
     output::{Ends, Output},
     pager::Pager,
@@ -21,9 +21,15 @@ use super::{
 use crate::{
     cgroup::Group,
     container::binds,
-    criu::{Event, RestoreOptions, Swrk, descriptors, reason},
+    criu::{Event, Launch, RestoreOptions, Swrk, descriptors, reason, tools},
     memory::pager::IndexAt,
 };
+
+/// CRIU's image of the cgroups that the tasks were in at the source.
+const CGROUPS: &str = "cgroup.img";
+/// Notifications between `post-restore` and the end: `network-unlock`, `pre-resume`,
+/// `post-resume`.
+const ASKED: usize = 3;
 
 /// CRIU runs, in the container's cgroup, with everything open that it will need.
 pub struct Armed {
@@ -51,6 +57,8 @@ pub struct Resumed {
     pub init: Init,
     pub output: Output,
     pub pager: Option<Pager>,
+    /// It is not through, but nothing that it still does matters to the tasks.
+    pub swrk: Swrk,
     pub steps: Vec<FreezeStep>,
 }
 
@@ -60,19 +68,21 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
     let netns = File::open(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
     let path = config.dir.join("incoming").join("criu");
-    let images = std::fs::create_dir_all(&path)
-        .and_then(|()| File::open(&path))
-        .map_err(|error| format!("`{}`: {error}", path.display()))?;
+    let images = File::open(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
     let pager = Pager::start(&path).map_err(|error| format!("pager: {error}"))?;
-    let swrk = Swrk::spawn(
-        &config.criu,
-        &[
+    let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
+    let swrk = Swrk::spawn(Launch {
+        program: &config.criu,
+        tools: tools.as_deref(),
+        inherit: &[
             netns.as_fd(),
             images.as_fd(),
             ends.stdout.as_fd(),
             ends.stderr.as_fd(),
         ],
-    )
+        hidden: None,
+        smaps: None,
+    })
     .map_err(|error| chain(&error))?;
     // Restored tasks are born where CRIU is: cgroups are not CRIU's business.
     group.join(swrk.pid()).map_err(|error| chain(&error))?;
@@ -144,6 +154,13 @@ impl Armed {
         let path = config.dir.join("incoming").join("criu");
         let [_, out, err] = descriptors::read(&path)
             .map_err(|error| format!("`{}`: {error}", descriptors::FILE))?;
+        // Cgroups are not CRIU's business, yet with this image it starts a helper for them.
+        match std::fs::remove_file(path.join(CGROUPS)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("`{CGROUPS}`: {error}"));
+            }
+            _ => {}
+        }
         let options = RestoreOptions {
             images: self.images.as_raw_fd(),
             root: config.root.display().to_string(),
@@ -216,11 +233,23 @@ impl Staged {
         if let Err(error) = self.swrk.answer(true) {
             return Err((Some(self), chain(&error)));
         }
+        // There is no way back now: whatever CRIU notifies us of, it goes on. So the answers are
+        // there before it asks, and it need not wait for us. An error comes again below.
+        let mut ahead = 0;
+        while ahead < ASKED && self.swrk.answer(true).is_ok() {
+            ahead += 1;
+        }
         loop {
             match self.swrk.next() {
-                Ok(Event::Notify(_)) => {
-                    if let Err(error) = self.swrk.answer(true) {
+                Ok(Event::Notify(script)) => {
+                    if ahead > 0 {
+                        ahead -= 1;
+                    } else if let Err(error) = self.swrk.answer(true) {
                         return Err((None, chain(&error)));
+                    }
+                    // They run: what CRIU still does is to tidy up after itself.
+                    if script == "post-resume" {
+                        break;
                     }
                 }
                 Ok(Event::Done { success: true, .. }) => break,
@@ -234,9 +263,9 @@ impl Staged {
                 Err(error) => return Err((None, chain(&error))),
             }
         }
-        self.swrk.finish();
         steps.done("resume");
         Ok(Resumed {
+            swrk: self.swrk,
             init: self.init,
             output: self.output,
             pager: self.pager,
