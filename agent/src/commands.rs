@@ -105,7 +105,8 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             ..
         } => {
             let carried = host.flows.has(container, migration);
-            runtime.freeze(container, migration, carried).await
+            let layer = host.flows.take_layer(container, migration);
+            runtime.freeze(container, migration, carried, layer).await
         }
         .map(|steps| Outcome::Frozen { steps }),
         Verb::Transfer {
@@ -122,9 +123,9 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             container,
             ..
         } => {
-            let memory = host.doors.shut_complete(container, migration)?;
+            let arrived = host.doors.shut_complete(container, migration)?;
             runtime
-                .stage(container, memory)
+                .stage(container, arrived.memory, arrived.layer)
                 .await
                 .map(|steps| Outcome::Staged { steps })
         }

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use godwit_agent::transfer::{
     Doors, Expected, Sink,
+    memory::Pace,
     protocol::{Passage, chunk},
     service::{Sinks, TransferService},
     source::{self, SourceError},
@@ -23,7 +24,11 @@ use godwit_proto::{
         Close, End, File as Begin, PushChunk, push_chunk::Chunk, transfer_client::TransferClient,
     },
 };
-use godwit_runtime::checkpoint::CheckpointFile;
+use godwit_runtime::{
+    LAYER,
+    checkpoint::CheckpointFile,
+    rootfs::diff::{self, Mark},
+};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,6 +65,21 @@ impl Sinks for Folder {
     type Sink = Self;
     fn sink(&self, _: &ContainerId) -> Result<Self, CommandFailure> {
         Ok(self.clone())
+    }
+    /// As the runtime does, on `upper` beside what came.
+    async fn apply(&self, _: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            CommandFailure::new(FailureKind::Internal, error.to_string())
+        };
+        let part = fs::read(self.dir.join(LAYER)).map_err(|error| failed(&error))?;
+        let upper = self.dir.join("upper");
+        let applied = match base {
+            Mark::NOTHING => diff::unpack(part.as_slice(), &upper),
+            base => diff::apply(part.as_slice(), &upper, &self.dir.join("aside"), base),
+        };
+        applied
+            .map(|report| report.mark)
+            .map_err(|error| failed(&error))
     }
 }
 
@@ -251,6 +271,64 @@ async fn every_byte_arrives_and_then_it_may_be_staged() {
         .await
         .unwrap_err();
     assert_eq!(refused.kind(), FailureKind::WrongState, "{refused}");
+}
+
+/// A file of this content, as a part is sent.
+fn part(dir: &Path, stream: &[u8]) -> CheckpointFile {
+    let path = dir.join("part");
+    fs::write(&path, stream).unwrap();
+    CheckpointFile {
+        name: LAYER.into(),
+        path,
+        size: stream.len() as u64,
+    }
+}
+
+#[tokio::test]
+async fn parts_of_a_layer_are_applied_one_after_the_other_and_nothing_else_is() {
+    let destination = Destination::start(ROOM).await;
+    let from = tempfile::tempdir().unwrap();
+    let source = from.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let mut ahead = diff::Ahead::new(&source);
+    let mut next = |name: &str| {
+        fs::write(source.join(name), name).unwrap();
+        ahead.look(diff::Mapped::default).unwrap();
+        let mut stream = Vec::new();
+        ahead.part(&mut stream, u64::MAX).unwrap().unwrap();
+        stream
+    };
+    let pace = || Pace::new(None);
+    let push = async |stream: &[u8]| {
+        let part = part(from.path(), stream);
+        source::push_layer(destination.channel("h1"), &passage(), part, pace()).await
+    };
+    let (first, second, third) = (next("a"), next("b"), next("c"));
+    assert_eq!(push(&first).await.unwrap(), first.len() as u64);
+    push(&second).await.unwrap();
+    let upper = destination.dir.path().join("upper");
+    for name in ["a", "b"] {
+        assert_eq!(fs::read_to_string(upper.join(name)).unwrap(), name);
+    }
+    assert_eq!(
+        destination.stage().unwrap_err().kind,
+        FailureKind::WrongState,
+        "a layer alone is no container"
+    );
+    // Only what it is called, and only from whom it is awaited.
+    let mut other = part(from.path(), &third);
+    other.name = "rootfs".into();
+    let refused = source::push_layer(destination.channel("h1"), &passage(), other, pace()).await;
+    assert!(refused.unwrap_err().to_string().contains("name"));
+    let stranger = part(from.path(), &third);
+    let refused = source::push_layer(destination.channel("h3"), &passage(), stranger, pace()).await;
+    let Err(SourceError::Peer(status)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(status.code(), Code::PermissionDenied);
+    // Not what the next one is against: and after that, nothing is.
+    push(&second).await.unwrap_err();
+    push(&third).await.unwrap_err();
 }
 
 #[tokio::test]

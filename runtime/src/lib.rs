@@ -19,4 +19,4 @@ pub mod shim;
 mod sys;
 pub mod tmpfs;
 
-pub use runtime::{Config, Runtime, RuntimeError};
+pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};

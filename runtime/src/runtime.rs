@@ -5,7 +5,9 @@
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
 mod error;
+mod layer;
 mod lifecycle;
+mod mapped;
 mod migrate_in;
 mod migrate_out;
 mod state;
@@ -20,6 +22,7 @@ use std::{
 
 pub use error::RuntimeError;
 use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
+pub use layer::{LAYER, LayerPart};
 
 use crate::{
     cgroup,

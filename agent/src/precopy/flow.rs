@@ -12,13 +12,17 @@ use godwit_proto::{
     failure::chain,
     tls::{Role, channel},
 };
-use godwit_runtime::memory::{RoundStats, Session};
+use godwit_runtime::{
+    memory::{RoundStats, Session},
+    rootfs::diff::Ahead,
+};
 use godwit_types::{
     CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
 };
 
 use tonic::transport::Channel;
 
+use super::layer::Layer;
 use crate::{
     failures,
     host::Host,
@@ -37,6 +41,7 @@ pub struct Flow {
     to: HostName,
     session: Session,
     lanes: Lanes,
+    layer: Layer,
     /// What was told already.
     told: u64,
 }
@@ -77,6 +82,7 @@ impl Flow {
             container: container.clone(),
             to: to.clone(),
             session: Session::default(),
+            layer: Layer::new(host, passage),
             lanes,
             told: 0,
         })
@@ -93,9 +99,26 @@ impl Flow {
 
     /// Sent since this was asked last.
     pub fn bytes(&mut self) -> u64 {
-        let sent = self.lanes.bytes() - self.told;
+        let sent = self.lanes.bytes() + self.layer.bytes() - self.told;
         self.told += sent;
         sent
+    }
+
+    /// A round of the writable layer; over when the destination has applied it. Answers its bytes.
+    pub async fn layer_round(
+        &mut self,
+        host: &Host,
+        max_bandwidth: Option<u64>,
+    ) -> Result<u64, CommandFailure> {
+        let channel = self.channel();
+        self.layer
+            .round(host, &self.to, channel, max_bandwidth)
+            .await
+    }
+
+    /// What the destination has of the writable layer.
+    pub fn take_layer(&mut self) -> Option<Ahead> {
+        self.layer.take()
     }
 
     /// The container's processes. An error: it has ended.

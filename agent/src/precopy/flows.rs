@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
+use godwit_runtime::rootfs::diff::Ahead;
 use godwit_types::{ContainerId, MigrationId};
 
 use super::Flow;
@@ -23,6 +24,13 @@ impl Flows {
         waiting
             .get(container)
             .is_some_and(|flow| flow.migration() == migration)
+    }
+
+    /// Once: a freeze that is tried again sends the whole layer.
+    pub fn take_layer(&self, container: &ContainerId, migration: &MigrationId) -> Option<Ahead> {
+        let mut waiting = self.waiting.lock().expect("no holder panics");
+        let flow = waiting.get_mut(container)?;
+        (flow.migration() == migration).then(|| flow.take_layer())?
     }
 
     pub fn take(&self, container: &ContainerId, migration: &MigrationId) -> Option<Flow> {

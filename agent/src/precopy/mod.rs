@@ -1,5 +1,5 @@
-//! Memory ahead of the freeze: rounds to the destination while the container runs, and what a
-//! migration would come to. [`crate::commands`] calls it.
+//! Memory and the writable layer ahead of the freeze: rounds to the destination while the container
+//! runs, and what a migration would come to. [`crate::commands`] calls it.
 //!
 //! Between the last round and the transfer in the freeze, the [`Flow`] waits with the
 //! host ([`Flows`]); it is this agent's alone, so that a freeze which another agent began can't
@@ -7,6 +7,7 @@
 
 mod flow;
 mod flows;
+mod layer;
 mod sample;
 mod throttle;
 
@@ -15,7 +16,7 @@ pub use flows::Flows;
 pub use sample::sample;
 pub use throttle::{Throttled, restore};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_runtime::memory::{Next, PAGE, Plan};
 use godwit_types::{
@@ -25,6 +26,10 @@ use godwit_types::{
 use tracing::info;
 
 use crate::{failures, host::Host, ledger::Answer};
+
+/// A round of the writable layer that takes longer is followed by another one, so often.
+const LATE: Duration = Duration::from_millis(50);
+const LATE_ROUNDS: u32 = 3;
 
 /// Sends rounds until what is left fits in the freeze.
 pub async fn run(
@@ -70,6 +75,8 @@ async fn rounds(
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let mut rounds = Vec::new();
     let mut progress = Progress::default();
+    let mut layer_bytes = flow.layer_round(host, options.max_bandwidth).await?;
+    let mut late = 0;
     loop {
         let number = rounds.len() as u32 + 1;
         let processes = flow.processes(host).await?;
@@ -81,6 +88,12 @@ async fn rounds(
         };
         let (mut round, stats, waited) =
             flow.round(&processes, options.max_bandwidth, tell).await?;
+        // What is written to memory meanwhile counts as left by this round.
+        let began = Instant::now();
+        layer_bytes += flow.layer_round(host, options.max_bandwidth).await?;
+        let layer_took = began.elapsed();
+        round.micros += layer_took.as_micros() as u64;
+        round.sent_bytes += std::mem::take(&mut layer_bytes);
         let took = Duration::from_micros(round.micros);
         let (next, forecast) = plan.after(&stats, processes.len(), took, waited);
         round.number = number;
@@ -107,6 +120,8 @@ async fn rounds(
         match next {
             Next::Slow { percent } => host.throttled.slow(runtime, container, percent).await,
             Next::Round if rounds.len() < MAX_ROUNDS => {}
+            // A layer that was long on its way has changed meanwhile.
+            Next::Freeze if layer_took > LATE && late < LATE_ROUNDS => late += 1,
             Next::Round | Next::Freeze => break,
             Next::GiveUp => return Err(CommandFailure::not_converging(&progress, PAGE, options)),
         }

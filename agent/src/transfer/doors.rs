@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use godwit_runtime::memory::Store;
+use godwit_runtime::{memory::Store, rootfs::diff::Mark};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
@@ -62,11 +62,21 @@ struct Door {
     /// Locked by the push that is inside.
     progress: Arc<AsyncMutex<Progress>>,
     memory: Arc<Arriving>,
+    /// What the parts of the writable layer came to that came ahead.
+    layer: Mutex<Mark>,
+}
+
+/// What came before a restore, besides the files of the push.
+#[derive(Default)]
+pub struct Arrived {
+    pub memory: Option<Store>,
+    pub layer: Mark,
 }
 
 /// A push that got in.
 pub struct Inside {
     carried: bool,
+    door: Arc<Door>,
     progress: OwnedMutexGuard<Progress>,
     knocks: watch::Receiver<u64>,
 }
@@ -85,6 +95,7 @@ impl Doors {
             knocks: watch::Sender::new(0),
             progress: Arc::new(AsyncMutex::new(Progress::Empty)),
             memory: Arc::default(),
+            layer: Mutex::default(),
         };
         self.doors
             .lock()
@@ -152,18 +163,19 @@ impl Doors {
         let carried = passage.carried;
         Ok(Inside {
             carried,
+            door,
             progress,
             knocks,
         })
     }
 
     /// Lets no push in any more, if a whole one came: what comes next is the restore. Answers the
-    /// memory that came ahead of it.
+    /// memory and the layer that came ahead of it.
     pub fn shut_complete(
         &self,
         container: &ContainerId,
         migration: &MigrationId,
-    ) -> Result<Option<Store>, CommandFailure> {
+    ) -> Result<Arrived, CommandFailure> {
         let refused = |text: &str| Err(CommandFailure::new(FailureKind::WrongState, text));
         let door = self.find(container);
         let Some(door) = door.filter(|door| door.expected.migration == *migration) else {
@@ -180,11 +192,15 @@ impl Doors {
                 let taken = door.memory.take().map_err(|error| {
                     CommandFailure::new(FailureKind::WrongState, error.to_string())
                 })?;
+                let layer = *door.layer.lock().expect("no holder panics");
                 match (carried, taken) {
                     (true, None) => refused("its memory did not come with it"),
-                    (true, store) => Ok(store),
+                    (true, memory) => Ok(Arrived { memory, layer }),
                     // Sent ahead in vain: the push has everything.
-                    (false, _) => Ok(None),
+                    (false, _) => Ok(Arrived {
+                        memory: None,
+                        layer,
+                    }),
                 }
             }
         }
@@ -203,6 +219,16 @@ impl Inside {
     /// Changes when the push has to leave.
     pub fn called_off(&self) -> watch::Receiver<u64> {
         self.knocks.clone()
+    }
+
+    /// What the layer is, while it is brought to something else: if that fails, it is nothing.
+    pub fn take_layer(&self) -> Mark {
+        std::mem::take(&mut *self.door.layer.lock().expect("no holder panics"))
+    }
+
+    /// What the layer was brought to.
+    pub fn set_layer(&self, mark: Mark) {
+        *self.door.layer.lock().expect("no holder panics") = mark;
     }
 
     pub fn complete(mut self) {
@@ -276,7 +302,7 @@ mod tests {
         let inside = doors.enter(&passage(), "h1").await.unwrap();
         assert!(shut().is_err());
         inside.complete();
-        shut().unwrap();
+        shut().map(drop).unwrap();
         assert!(matches!(
             doors.enter(&passage(), "h1").await.err(),
             Some(DoorError::Shut)

@@ -11,7 +11,9 @@ use godwit_proto::{
         transfer_server::{Transfer, TransferServer},
     },
 };
-use godwit_runtime::{Runtime, checkpoint::Incoming, memory::StoreError};
+use godwit_runtime::{
+    LAYER, Runtime, checkpoint::Incoming, memory::StoreError, rootfs::diff::Mark,
+};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, HostName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +22,7 @@ use tracing::{info, warn};
 
 use super::{
     destination::{self, PushError, Sink},
-    doors::{DoorError, Doors},
+    doors::{DoorError, Doors, Inside},
     memory::{
         MemoryError,
         receive::{self, ReceiveError},
@@ -33,17 +35,25 @@ use crate::failures;
 pub trait Sinks: Send + Sync + 'static {
     type Sink: Sink;
     fn sink(&self, container: &ContainerId) -> Result<Self::Sink, CommandFailure>;
+    /// Brings the container's writable layer from `base` to what the part makes of it that a sink
+    /// took.
+    fn apply(
+        &self,
+        container: &ContainerId,
+        base: Mark,
+    ) -> impl Future<Output = Result<Mark, CommandFailure>> + Send;
 }
 
 /// See the module.
 pub struct TransferService<S> {
     host: HostName,
     doors: Arc<Doors>,
-    sinks: S,
+    sinks: Arc<S>,
 }
 
 impl<S: Sinks> TransferService<S> {
     pub fn server(host: HostName, doors: Arc<Doors>, sinks: S) -> TransferServer<Self> {
+        let sinks = Arc::new(sinks);
         TransferServer::new(Self { host, doors, sinks }).max_decoding_message_size(limits::MESSAGE)
     }
 
@@ -64,17 +74,11 @@ impl<S: Sinks> TransferService<S> {
         }
     }
 
-    fn refuse(&self, failure: CommandFailure) -> Status {
-        failed(failures::on_host(&self.host, failure))
-    }
-}
-
-#[tonic::async_trait]
-impl<S: Sinks> Transfer for TransferService<S> {
-    async fn push(
+    /// Lets a caller in that was awaited.
+    async fn admit(
         &self,
         request: Request<Streaming<PushChunk>>,
-    ) -> Result<Response<PushReply>, Status> {
+    ) -> Result<(Passage, Inside, S::Sink, Streaming<PushChunk>), Status> {
         let caller = authz::require(&request, authz::Service::Transfer)?;
         let mut chunks = request.into_inner();
         let passage = Passage::read(chunks.message().await?)
@@ -88,6 +92,21 @@ impl<S: Sinks> Transfer for TransferService<S> {
             .sinks
             .sink(&passage.container)
             .map_err(|failure| self.refuse(failure))?;
+        Ok((passage, inside, sink, chunks))
+    }
+
+    fn refuse(&self, failure: CommandFailure) -> Status {
+        failed(failures::on_host(&self.host, failure))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Sinks> Transfer for TransferService<S> {
+    async fn push(
+        &self,
+        request: Request<Streaming<PushChunk>>,
+    ) -> Result<Response<PushReply>, Status> {
+        let (passage, inside, sink, chunks) = self.admit(request).await?;
         // In a task of its own: when the caller goes away this handler is dropped, but the door
         // must stay taken until the writer has let go of the files.
         let migration = passage.migration.clone();
@@ -114,6 +133,34 @@ impl<S: Sinks> Transfer for TransferService<S> {
         match received {
             Ok(bytes) => Ok(Response::new(PushReply { bytes })),
             Err(error) => Err(self.status(&error)),
+        }
+    }
+
+    async fn layer(
+        &self,
+        request: Request<Streaming<PushChunk>>,
+    ) -> Result<Response<PushReply>, Status> {
+        let (passage, inside, sink, chunks) = self.admit(request).await?;
+        let container = passage.container;
+        let sinks = self.sinks.clone();
+        // In a task of its own, as above: half of a part is never applied.
+        let received = tokio::spawn(async move {
+            let called_off = inside.called_off();
+            let received = destination::receive(chunks, LayerSink(sink), called_off).await;
+            let bytes = match received {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(Err(error)),
+            };
+            let mark = sinks.apply(&container, inside.take_layer()).await?;
+            inside.set_layer(mark);
+            Ok::<_, CommandFailure>(Ok(bytes))
+        })
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?;
+        match received {
+            Ok(Ok(bytes)) => Ok(Response::new(PushReply { bytes })),
+            Ok(Err(error)) => Err(self.status(&error)),
+            Err(failure) => Err(self.refuse(failure)),
         }
     }
 
@@ -217,6 +264,30 @@ impl Sinks for RuntimeSinks {
             incoming,
             free: self.0.disk_free(),
         })
+    }
+    async fn apply(&self, container: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
+        let applied = self.0.apply_layer(container, base).await;
+        applied.map_err(|error| failures::of_runtime(&error))
+    }
+}
+
+/// Takes a part of a layer, and nothing else.
+struct LayerSink<S>(S);
+
+impl<S: Sink> Sink for LayerSink<S> {
+    type File = S::File;
+    fn create(&mut self, name: &str) -> io::Result<S::File> {
+        if name == LAYER {
+            self.0.create(name)
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+    }
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn free(&self) -> u64 {
+        self.0.free()
     }
 }
 

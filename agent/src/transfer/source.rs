@@ -6,15 +6,20 @@ use bytes::BytesMut;
 use godwit_proto::{
     failure::{Problem, problem},
     limits,
-    transfer::{Close, End, PushChunk, push_chunk::Chunk, transfer_client::TransferClient},
+    transfer::{
+        Close, End, PushChunk, PushReply, push_chunk::Chunk, transfer_client::TransferClient,
+    },
 };
 use godwit_runtime::checkpoint::CheckpointFile;
 use godwit_types::FailureKind;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Channel};
+use tonic::{Response, Status, transport::Channel};
 
-use super::protocol::{Passage, chunk};
+use super::{
+    memory::Pace,
+    protocol::{Passage, chunk},
+};
 
 /// Bytes of one read. Chunks are cut from it without a copy.
 const READ: usize = 4 * limits::CHUNK;
@@ -59,10 +64,34 @@ pub async fn push(
 ) -> Result<u64, SourceError> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let open = passage.open();
-    let reader = tokio::task::spawn_blocking(move || read_all(open, files, &sender));
+    let pace = Pace::new(None);
+    let reader = tokio::task::spawn_blocking(move || read_all(open, files, pace, &sender));
     let reply = TransferClient::new(channel)
         .push(ReceiverStream::new(receiver))
         .await;
+    confirm(reply, reader).await
+}
+
+/// Sends a part of a writable layer, which the destination has applied when this is answered.
+pub async fn push_layer(
+    channel: Channel,
+    passage: &Passage,
+    part: CheckpointFile,
+    pace: Pace,
+) -> Result<u64, SourceError> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let open = passage.open();
+    let reader = tokio::task::spawn_blocking(move || read_all(open, vec![part], pace, &sender));
+    let reply = TransferClient::new(channel)
+        .layer(ReceiverStream::new(receiver))
+        .await;
+    confirm(reply, reader).await
+}
+
+async fn confirm(
+    reply: Result<Response<PushReply>, Status>,
+    reader: JoinHandle<Result<Option<u64>, SourceError>>,
+) -> Result<u64, SourceError> {
     match reply {
         Ok(reply) => {
             let received = reply.into_inner().bytes;
@@ -88,6 +117,7 @@ pub async fn push(
 fn read_all(
     open: PushChunk,
     files: Vec<CheckpointFile>,
+    mut pace: Pace,
     sender: &mpsc::Sender<PushChunk>,
 ) -> Result<Option<u64>, SourceError> {
     if sender.blocking_send(open).is_err() {
@@ -95,7 +125,7 @@ fn read_all(
     }
     let mut close = Close { files: 0, bytes: 0 };
     for file in files {
-        if !read_one(&file, sender)? {
+        if !read_one(&file, &mut pace, sender)? {
             return Ok(None);
         }
         close.files += 1;
@@ -108,7 +138,11 @@ fn read_all(
 }
 
 /// False when nobody took the chunks any more.
-fn read_one(from: &CheckpointFile, sender: &mpsc::Sender<PushChunk>) -> Result<bool, SourceError> {
+fn read_one(
+    from: &CheckpointFile,
+    pace: &mut Pace,
+    sender: &mpsc::Sender<PushChunk>,
+) -> Result<bool, SourceError> {
     let failed = |source| SourceError::Read {
         path: from.path.clone(),
         source,
@@ -137,6 +171,7 @@ fn read_one(from: &CheckpointFile, sender: &mpsc::Sender<PushChunk>) -> Result<b
         left -= buffer.len() as u64;
         while !buffer.is_empty() {
             let data = buffer.split_to(buffer.len().min(limits::CHUNK)).freeze();
+            pace.keep(data.len() as u64);
             if sender.blocking_send(chunk(Chunk::Data(data))).is_err() {
                 return Ok(false);
             }

@@ -5,11 +5,12 @@
 //! made, is made by a system call on that pair. Image layers and writable layers both go this way.
 
 use std::{
+    collections::HashMap,
     ffi::{OsStr, OsString},
     fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -131,6 +132,8 @@ pub(crate) struct Tree {
     parent: Option<(TreePath, Rc<OwnedFd>)>,
     late: Vec<Late>,
     late_bytes: usize,
+    /// Times of directories that were there before.
+    kept: HashMap<TreePath, (i64, u32)>,
 }
 
 /// What making further entries in a directory would undo, or what would change those entries.
@@ -151,6 +154,7 @@ impl Tree {
             parent: None,
             late: Vec::new(),
             late_bytes: 0,
+            kept: HashMap::new(),
         })
     }
 
@@ -202,6 +206,33 @@ impl Tree {
         self.parent = None;
     }
 
+    /// Names in the directory of `path` are about to change: its own time stays what it is, unless
+    /// the directory gets attributes itself.
+    pub(crate) fn keep_time(&mut self, path: &TreePath) -> io::Result<()> {
+        let parent = path.parent();
+        if self.kept.contains_key(&parent) {
+            return Ok(());
+        }
+        let Some(stat) = self.place(&parent)?.stat()? else {
+            return Err(Errno::NOENT.into());
+        };
+        self.late_bytes += size_of::<Late>() + parent.as_path().as_os_str().len();
+        self.within_limit()?;
+        let time = (stat.st_mtime, stat.st_mtime_nsec as u32);
+        self.kept.insert(parent, time);
+        Ok(())
+    }
+
+    fn within_limit(&self) -> io::Result<()> {
+        if self.late_bytes > MAX_LATE_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "the names of the directories take more than 256 MiB",
+            ));
+        }
+        Ok(())
+    }
+
     /// Gives a directory its attributes: those that its content would disturb, at
     /// [`Tree::finish`].
     pub(crate) fn dress_directory(
@@ -219,12 +250,7 @@ impl Tree {
         self.late_bytes += size_of::<Late>()
             + path.as_path().as_os_str().len()
             + default_acl.as_ref().map_or(0, Vec::len);
-        if self.late_bytes > MAX_LATE_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                "the names of the directories take more than 256 MiB",
-            ));
-        }
+        self.within_limit()?;
         self.late.push(Late {
             path: path.clone(),
             mtime: attributes.mtime,
@@ -235,7 +261,14 @@ impl Tree {
 
     /// Sets what waited. The error's path is the directory's.
     pub(crate) fn finish(mut self) -> Result<(), (PathBuf, io::Error)> {
-        for late in std::mem::take(&mut self.late).into_iter().rev() {
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        let kept = kept.map(|(path, mtime)| Late {
+            path,
+            mtime,
+            default_acl: None,
+        });
+        let late = std::mem::take(&mut self.late).into_iter().rev();
+        for late in kept.chain(late) {
             let set = |tree: &mut Self| {
                 let place = tree.place(&late.path)?;
                 // A later entry may have taken its place.
@@ -272,6 +305,14 @@ impl Place {
         }
     }
 
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
     pub(crate) fn kind(&self) -> io::Result<Option<FileType>> {
         Ok(self
             .stat()?
@@ -289,6 +330,12 @@ impl Place {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.dir, &self.name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// A regular file that is there, to be changed. Nobody else works in the tree.
+    pub(crate) fn open_file(&self) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.dir, &self.name, flags, Mode::empty())?.into())
     }
 
     pub(crate) fn make_directory(&self) -> io::Result<()> {
@@ -352,6 +399,21 @@ impl Place {
             self.set_xattr(key, value)?;
         }
         self.set_mtime(attributes.mtime)
+    }
+
+    /// Takes away the extended attributes of which `is_ours` and that are not `wanted`.
+    pub(crate) fn undress(
+        &self,
+        wanted: &[Xattr],
+        is_ours: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        for (key, value) in xattr::list(self.dir.as_fd(), &self.name)? {
+            let stays = |(k, v): &Xattr| *k == key && *v == value;
+            if is_ours(&key) && !wanted.iter().any(stays) {
+                xattr::remove(self.dir.as_fd(), &self.name, &key)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn set_xattr(&self, key: &[u8], value: &[u8]) -> io::Result<()> {

@@ -36,6 +36,13 @@ pub(crate) fn set(dir: BorrowedFd<'_>, name: &OsStr, key: &[u8], value: &[u8]) -
     )?)
 }
 
+pub(crate) fn remove(dir: BorrowedFd<'_>, name: &OsStr, key: &[u8]) -> io::Result<()> {
+    match rustix::fs::lremovexattr(path(dir, name), key) {
+        Ok(()) | Err(Errno::NODATA) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// All of them, sorted by name.
 pub(crate) fn list(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<Xattr>> {
     let path = path(dir, name);

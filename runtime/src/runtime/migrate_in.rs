@@ -4,13 +4,13 @@ use std::{fs, path::Path, time::Instant};
 
 use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, MigrationId};
 
-use super::{Result, Runtime, RuntimeError, blocking, migrate_out::ROOTFS};
+use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
 use crate::{
     checkpoint::Incoming,
     container::{make_in_memory, remove_images, remove_tree, write_atomic},
     memory,
     network::Gate,
-    rootfs::{Rootfs, diff},
+    rootfs::{Rootfs, diff::Mark},
     shim::protocol::Request,
 };
 
@@ -102,10 +102,12 @@ impl Runtime {
     }
 
     /// Restore and hold, gate shut. `memory`: what came ahead of the checkpoint, if it did.
+    /// `layer`: what the parts of the writable layer came to that did.
     pub async fn stage(
         &self,
         id: &ContainerId,
         memory: Option<memory::Store>,
+        layer: Mark,
     ) -> Result<Vec<FreezeStep>> {
         match self.state(id).await? {
             InstanceState::Staged { .. } => {}
@@ -119,19 +121,7 @@ impl Runtime {
             let incoming = paths.incoming();
             let rootfs = Rootfs::new(&paths.rootfs());
             if !rootfs.is_mounted() {
-                // An attempt that was broken off may have left half a layer.
-                rootfs.remove()?;
-                let layer = incoming.join(ROOTFS);
-                let upper = rootfs.upper();
-                fs::create_dir_all(&upper).map_err(|source| RuntimeError::Io {
-                    path: upper.clone(),
-                    source,
-                })?;
-                let file = fs::File::open(&layer).map_err(|source| RuntimeError::Io {
-                    path: layer.clone(),
-                    source,
-                })?;
-                diff::unpack(std::io::BufReader::new(file), &upper)?;
+                bring(&incoming.join(ROOTFS), &rootfs, layer)?;
                 rootfs.mount(&image.layers)?;
                 take(&incoming.join("log"), &paths.log())?;
                 for name in ["hosts", "hostname", "resolv.conf"] {

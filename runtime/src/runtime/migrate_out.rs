@@ -8,7 +8,11 @@ use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
     network::Hold,
-    rootfs::{Rootfs, diff, size},
+    rootfs::{
+        Rootfs,
+        diff::{self, Ahead},
+        size,
+    },
     shim::protocol::{Request, State},
 };
 
@@ -78,12 +82,14 @@ impl Runtime {
     }
 
     /// Gate shut, everything dumped and held. After a failure the container runs on. `carried`:
-    /// the caller brings its private memory over.
+    /// the caller brings its private memory over. `layer`: what the destination has of its layer
+    /// by then, if only the rest is to go.
     pub async fn freeze(
         &self,
         id: &ContainerId,
         migration: &MigrationId,
         carried: bool,
+        layer: Option<Ahead>,
     ) -> Result<Vec<FreezeStep>> {
         self.hold(id);
         let request = Request::Freeze {
@@ -104,10 +110,10 @@ impl Runtime {
                 source,
             };
             let file = fs::File::create(&path).map_err(failed)?;
-            diff::pack(
-                &Rootfs::new(&paths.rootfs()).upper(),
-                std::io::BufWriter::new(file),
-            )?;
+            match layer {
+                Some(layer) => layer.finish(file)?,
+                None => diff::pack(&Rootfs::new(&paths.rootfs()).upper(), file)?,
+            };
             Ok(FreezeStep::new("pack writable layer", began.elapsed()))
         })
         .await;

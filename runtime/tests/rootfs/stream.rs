@@ -5,9 +5,32 @@ pub struct Stream(pub Vec<u8>, pub u64, pub u64);
 
 impl Stream {
     pub fn new() -> Self {
-        let mut stream = Self(b"godwitwl\x01\0\0\0".to_vec(), 0, 0);
+        let mut stream = Self::against([0; 32]);
         stream.entry(2, b"", &[]);
         stream
+    }
+
+    /// Without an entry.
+    pub fn against(base: [u8; 32]) -> Self {
+        let mut stream = b"godwitwl\x02\0\0\0".to_vec();
+        stream.extend(base);
+        Self(stream, 0, 0)
+    }
+
+    /// A remove or a keep.
+    pub fn path(&mut self, kind: u8, path: &[u8]) -> &mut Self {
+        self.0.push(kind);
+        self.bytes16(path);
+        self.1 += 1;
+        self
+    }
+
+    /// A patch, up to its runs.
+    pub fn patch(&mut self, path: &[u8], size: u64, from: u32) -> &mut Self {
+        self.entry(9, path, &[]);
+        self.u64s(&[size]);
+        self.0.extend(from.to_le_bytes());
+        self
     }
 
     pub fn bytes16(&mut self, bytes: &[u8]) {

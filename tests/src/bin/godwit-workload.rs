@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{churn, count, exit, family, memory, redis, witness};
+use godwit_tests::workload::{churn, count, exit, family, files, memory, redis, witness};
 
 #[derive(Parser)]
 struct Arguments {
@@ -31,6 +31,8 @@ enum What {
     Exit { code: u8 },
     /// Several processes under two users
     Family { part: Option<Part> },
+    /// Write to many files and a large one, and say whether they are what they should be
+    Files(files::Options),
     /// Hold memory, rewrite it, and say whether it is what it should be
     Memory(memory::Options),
     /// Ping a `memory` and report every pause
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
         What::Redis { address, key } => redis::run(&address, &key),
         What::Count { pause } => count::run(Duration::from_millis(pause)),
         What::Exit { code } => exit::run(code),
+        What::Files(options) => files::run(&options),
         What::Memory(options) => memory::run(&options),
         What::Witness(options) => witness::run(&options),
         What::Churn(options) => churn::run(&options),

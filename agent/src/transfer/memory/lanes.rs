@@ -222,7 +222,8 @@ impl Pace {
         }
     }
 
-    fn keep(&mut self, bytes: u64) {
+    /// Waits until so much more may go.
+    pub fn keep(&mut self, bytes: u64) {
         let Some(rate) = self.bytes_per_s else { return };
         self.bytes += bytes;
         let due = Duration::from_secs_f64(self.bytes as f64 / rate as f64);

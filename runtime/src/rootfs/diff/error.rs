@@ -64,7 +64,12 @@ pub enum DiffError {
     #[error("the diff is damaged: its checksum does not match")]
     Checksum,
 
+    #[error("the diff is against another state than the one that is here")]
+    Base,
+
     // Unpacking: an entry.
+    #[error("entry `{}` is refused: there is no file to be changed", path.display())]
+    NoFile { path: PathBuf },
     #[error("entry `{}` is refused", path.display())]
     Path {
         path: PathBuf,

@@ -1,8 +1,9 @@
-//! The stream's layout, version 1. Integers are little-endian; `bytes16` is a u16 length and as
+//! The stream's layout, version 2. Integers are little-endian; `bytes16` is a u16 length and as
 //! many bytes.
 //!
 //! ```text
-//! stream  = "godwitwl" version:u32 entry* end
+//! stream  = "godwitwl" version:u32 base[32] (entry | remove | keep)* end
+//! base    = the checksum that ended the stream before this one; zeros: against nothing
 //! entry   = kind:u8 path:bytes16 mode:u16 uid:u32 gid:u32 seconds:i64 nanoseconds:u32
 //!           count:u16 (name:bytes16 value:bytes16)*count body
 //! body    = 1 file        size:u64 (offset:u64 length:u64 data)* size:u64 0:u64
@@ -13,20 +14,27 @@
 //!           6 socket
 //!           7 character device   major:u32 minor:u32   (0, 0: a whiteout)
 //!           8 block device       major:u32 minor:u32
+//!           9 patch       size:u64 from:u32 (offset:u64 length:u64 data)* size:u64 0:u64
+//! remove  = 16:u8 path:bytes16           an entry, or a directory with nothing in it
+//! keep    = 17:u8 path:bytes16           a file, put aside: the first is number 1
 //! end     = 0:u8 entries:u64 bytes:u64 blake3[32] of all before these 32 bytes
 //! ```
 //!
-//! The first entry is the layer's root, a directory with an empty path; a directory comes before
-//! what is in it. Paths are relative, parted by `/`, without `.` and `..`. Runs of a file come in
+//! Against nothing, the first entry is the layer's root, a directory with an empty path, and
+//! there are no patches, removes and keeps. Against a base, an entry takes the place of what was
+//! there, and a directory keeps what is in it. A patch changes the file that is there (`from` 0)
+//! or one that was kept; a length with its highest bit set is a hole and no data follows.
+//!
+//! A directory comes before what is in it. Paths are relative, parted by `/`, without `.` and `..`. Runs of a file come in
 //! order and don't overlap; what is between them is a hole; a run of length 0 at `size` ends them.
-//! `bytes` is the sum of the runs.
+//! `entries` counts removes and keeps too, and `bytes` is the sum of the runs of data.
 
 use std::io::{self, Read, Write};
 
-use super::{super::tree::Attributes, DiffError};
+use super::{super::tree::Attributes, DiffError, Mark};
 
 pub(super) const MAGIC: [u8; 8] = *b"godwitwl";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 pub(super) const MAX_ENTRIES: u64 = 10_000_000;
 /// Extended attributes of one entry, and the bytes of one value (the kernel's own bound).
@@ -35,6 +43,10 @@ pub(super) const MAX_XATTR_NAME: usize = 255;
 pub(super) const MAX_XATTR_VALUE: usize = u16::MAX as usize;
 /// The kernel's bound on a symlink's content.
 pub(super) const MAX_TARGET: usize = 4095;
+/// Marks the length of a hole.
+const HOLE: u64 = 1 << 63;
+const REMOVE: u8 = 16;
+const KEEP: u8 = 17;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -46,6 +58,23 @@ pub(super) enum Kind {
     Socket,
     Character { major: u32, minor: u32 },
     Block { major: u32, minor: u32 },
+    Patch { size: u64, from: u32 },
+}
+
+/// One thing that a stream says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Item {
+    Entry(Entry),
+    Remove(Vec<u8>),
+    Keep(Vec<u8>),
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub offset: u64,
+    pub length: u64,
+    pub is_hole: bool,
 }
 
 /// An entry without a file's runs.
@@ -63,7 +92,7 @@ pub(super) struct Encoder<W> {
 }
 
 impl<W: Write> Encoder<W> {
-    pub(super) fn new(out: W) -> Result<Self, DiffError> {
+    pub(super) fn new(out: W, base: Mark) -> Result<Self, DiffError> {
         let mut encoder = Self {
             out,
             hash: blake3::Hasher::new(),
@@ -71,6 +100,7 @@ impl<W: Write> Encoder<W> {
         };
         encoder.put(&MAGIC)?;
         encoder.put(&VERSION.to_le_bytes())?;
+        encoder.put(&base.0)?;
         Ok(encoder)
     }
 
@@ -86,12 +116,8 @@ impl<W: Write> Encoder<W> {
             Kind::Socket => 6,
             Kind::Character { .. } => 7,
             Kind::Block { .. } => 8,
+            Kind::Patch { .. } => 9,
         });
-        let bytes16 = |head: &mut Vec<u8>, bytes: &[u8]| {
-            let len = u16::try_from(bytes.len()).expect("lengths were checked");
-            head.extend(len.to_le_bytes());
-            head.extend(bytes);
-        };
         let attributes = &entry.attributes;
         bytes16(&mut head, &entry.path);
         head.extend(((attributes.mode & 0o7777) as u16).to_le_bytes());
@@ -111,9 +137,32 @@ impl<W: Write> Encoder<W> {
                 head.extend(major.to_le_bytes());
                 head.extend(minor.to_le_bytes());
             }
+            Kind::Patch { size, from } => {
+                head.extend(size.to_le_bytes());
+                head.extend(from.to_le_bytes());
+            }
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
         self.put(&head)
+    }
+
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), DiffError> {
+        self.path(REMOVE, path)
+    }
+
+    pub(super) fn keep(&mut self, path: &[u8]) -> Result<(), DiffError> {
+        self.path(KEEP, path)
+    }
+
+    fn path(&mut self, kind: u8, path: &[u8]) -> Result<(), DiffError> {
+        let mut head = vec![kind];
+        bytes16(&mut head, path);
+        self.put(&head)
+    }
+
+    /// Of a patch: nothing but zeros, and no space.
+    pub(super) fn hole(&mut self, offset: u64, length: u64) -> Result<(), DiffError> {
+        self.run(offset, length | HOLE)
     }
 
     /// Announces `length` bytes of [`Encoder::data`]; length 0 at the file's size ends a file.
@@ -126,7 +175,8 @@ impl<W: Write> Encoder<W> {
         self.put(bytes)
     }
 
-    pub(super) fn end(mut self, entries: u64, bytes: u64) -> Result<(), DiffError> {
+    /// Answers the checksum: what the next stream is against.
+    pub(super) fn end(mut self, entries: u64, bytes: u64) -> Result<Mark, DiffError> {
         self.put(&[0])?;
         self.put(&entries.to_le_bytes())?;
         self.put(&bytes.to_le_bytes())?;
@@ -135,7 +185,8 @@ impl<W: Write> Encoder<W> {
         let written = self.written;
         self.out
             .flush()
-            .map_err(|source| DiffError::Write { written, source })
+            .map_err(|source| DiffError::Write { written, source })?;
+        Ok(Mark(hash))
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), DiffError> {
@@ -149,7 +200,15 @@ impl<W: Write> Encoder<W> {
     }
 }
 
+fn bytes16(head: &mut Vec<u8>, bytes: &[u8]) {
+    let len = u16::try_from(bytes.len()).expect("lengths were checked");
+    head.extend(len.to_le_bytes());
+    head.extend(bytes);
+}
+
 pub(super) struct Decoder<R> {
+    /// What the stream is against.
+    pub base: Mark,
     input: R,
     hash: blake3::Hasher,
     read: u64,
@@ -158,6 +217,7 @@ pub(super) struct Decoder<R> {
 impl<R: Read> Decoder<R> {
     pub(super) fn new(input: R) -> Result<Self, DiffError> {
         let mut decoder = Self {
+            base: Mark::NOTHING,
             input,
             hash: blake3::Hasher::new(),
             read: 0,
@@ -167,7 +227,10 @@ impl<R: Read> Decoder<R> {
             return Err(DiffError::Magic);
         }
         match decoder.u32("the header")? {
-            VERSION => Ok(decoder),
+            VERSION => {
+                decoder.base = Mark(decoder.array("the header")?);
+                Ok(decoder)
+            }
             found => Err(DiffError::Version {
                 found,
                 known: VERSION,
@@ -176,13 +239,18 @@ impl<R: Read> Decoder<R> {
     }
 
     /// None: the end follows, to be read by [`Decoder::end`].
-    pub(super) fn entry(&mut self) -> Result<Option<Entry>, DiffError> {
+    pub(super) fn item(&mut self) -> Result<Option<Item>, DiffError> {
         const WITHIN: &str = "an entry";
         let [kind] = self.array("the list of entries")?;
         if kind == 0 {
             return Ok(None);
         }
         let path = self.bytes16("path", super::super::tree::MAX_PATH)?;
+        match kind {
+            REMOVE => return Ok(Some(Item::Remove(path))),
+            KEEP => return Ok(Some(Item::Keep(path))),
+            _ => {}
+        }
         let mode = u16::from_le_bytes(self.array(WITHIN)?).into();
         let (uid, gid) = (self.u32(WITHIN)?, self.u32(WITHIN)?);
         let mtime = (i64::from_le_bytes(self.array(WITHIN)?), self.u32(WITHIN)?);
@@ -233,12 +301,17 @@ impl<R: Read> Decoder<R> {
                 major: self.u32(WITHIN)?,
                 minor: self.u32(WITHIN)?,
             },
+            9 => Kind::Patch {
+                size: self.u64(WITHIN)?,
+                from: self.u32(WITHIN)?,
+            },
             _ => return Err(self.malformed("unknown kind of entry")),
         };
-        if matches!(kind, Kind::File { size } if i64::try_from(size).is_err()) {
+        if matches!(kind, Kind::File { size } | Kind::Patch { size, .. } if i64::try_from(size).is_err())
+        {
             return Err(self.malformed("file is larger than any file can be"));
         }
-        Ok(Some(Entry {
+        Ok(Some(Item::Entry(Entry {
             path,
             attributes: Attributes {
                 mode,
@@ -248,7 +321,7 @@ impl<R: Read> Decoder<R> {
                 xattrs,
             },
             kind,
-        }))
+        })))
     }
 
     fn target(&mut self) -> Result<Vec<u8>, DiffError> {
@@ -260,10 +333,12 @@ impl<R: Read> Decoder<R> {
     }
 
     /// The next run of a file of `size` bytes that begins at or after `from`; None: the last.
-    pub(super) fn run(&mut self, from: u64, size: u64) -> Result<Option<(u64, u64)>, DiffError> {
+    pub(super) fn run(&mut self, from: u64, size: u64) -> Result<Option<Run>, DiffError> {
         let (offset, length) = (self.u64("a file")?, self.u64("a file")?);
+        let is_hole = length & HOLE != 0;
+        let length = length & !HOLE;
         if length == 0 {
-            return if offset == size {
+            return if offset == size && !is_hole {
                 Ok(None)
             } else {
                 Err(self.malformed("end of a file is not at its size"))
@@ -272,7 +347,11 @@ impl<R: Read> Decoder<R> {
         if offset < from || offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(self.malformed("run is out of order or beyond the file's end"));
         }
-        Ok(Some((offset, length)))
+        Ok(Some(Run {
+            offset,
+            length,
+            is_hole,
+        }))
     }
 
     pub(super) fn data(&mut self, buffer: &mut [u8]) -> Result<(), DiffError> {
@@ -280,7 +359,7 @@ impl<R: Read> Decoder<R> {
     }
 
     /// Checks the totals and the checksum, and that nothing follows.
-    pub(super) fn end(mut self, entries: u64, bytes: u64) -> Result<(), DiffError> {
+    pub(super) fn end(mut self, entries: u64, bytes: u64) -> Result<Mark, DiffError> {
         if (self.u64("the end")?, self.u64("the end")?) != (entries, bytes) {
             return Err(self.malformed("totals do not match the entries"));
         }
@@ -292,7 +371,7 @@ impl<R: Read> Decoder<R> {
         let mut byte = [0];
         loop {
             match self.input.read(&mut byte) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(Mark(*expected.as_bytes())),
                 Ok(_) => return Err(self.malformed("something follows the end")),
                 Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => {
@@ -373,6 +452,7 @@ mod tests {
             Just(Kind::Socket),
             any::<(u32, u32)>().prop_map(|(major, minor)| Kind::Character { major, minor }),
             any::<(u32, u32)>().prop_map(|(major, minor)| Kind::Block { major, minor }),
+            (0..=i64::MAX as u64, any::<u32>()).prop_map(|(size, from)| Kind::Patch { size, from }),
         ];
         let xattrs =
             prop::collection::vec((bytes(20), prop::collection::vec(any::<u8>(), 0..40)), 0..4);
@@ -403,17 +483,22 @@ mod tests {
         #[test]
         fn an_entry_comes_back_as_it_was(entries in prop::collection::vec(any_entry(), 0..8)) {
             let mut stream = Vec::new();
-            let mut encoder = Encoder::new(&mut stream).unwrap();
+            let mut encoder = Encoder::new(&mut stream, Mark([7; 32])).unwrap();
             for entry in &entries {
                 encoder.entry(entry).unwrap();
             }
-            encoder.end(entries.len() as u64, 0).unwrap();
+            encoder.keep(b"kept").unwrap();
+            encoder.remove(b"gone").unwrap();
+            let mark = encoder.end(entries.len() as u64, 0).unwrap();
             let mut decoder = Decoder::new(stream.as_slice()).unwrap();
+            prop_assert_eq!(decoder.base, Mark([7; 32]));
             for entry in &entries {
-                prop_assert_eq!(decoder.entry().unwrap(), Some(entry.clone()));
+                prop_assert_eq!(decoder.item().unwrap(), Some(Item::Entry(entry.clone())));
             }
-            prop_assert_eq!(decoder.entry().unwrap(), None);
-            decoder.end(entries.len() as u64, 0).unwrap();
+            prop_assert_eq!(decoder.item().unwrap(), Some(Item::Keep(b"kept".to_vec())));
+            prop_assert_eq!(decoder.item().unwrap(), Some(Item::Remove(b"gone".to_vec())));
+            prop_assert_eq!(decoder.item().unwrap(), None);
+            prop_assert_eq!(decoder.end(entries.len() as u64, 0).unwrap(), mark);
         }
     }
 }

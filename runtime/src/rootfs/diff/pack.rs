@@ -1,4 +1,4 @@
-//! Writing the stream.
+//! Writing a whole layer: the stream against nothing.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use super::{
         tree::{Attributes, MAX_PATH, Symlinks, Tree, TreePath},
         xattr::{self, Xattr},
     },
-    DiffError,
+    DiffError, Mark,
     format::{
         Encoder, Entry, Kind, MAX_ENTRIES, MAX_TARGET, MAX_XATTR_NAME, MAX_XATTR_VALUE, MAX_XATTRS,
     },
@@ -49,7 +49,7 @@ pub fn pack(upper: &Path, out: impl Write) -> Result<PackReport, DiffError> {
     let tree = Tree::open(upper, Symlinks::Refused).map_err(open)?;
     let out = BufWriter::with_capacity(256 << 10, out);
     let mut packing = Packing {
-        out: Encoder::new(out)?,
+        out: Encoder::new(out, Mark::NOTHING)?,
         links: HashMap::new(),
         buffer: vec![0; 256 << 10],
         report: PackReport::default(),
@@ -251,7 +251,11 @@ fn open(dir: BorrowedFd<'_>, name: &OsStr, path: &Path, stat: &Stat) -> Result<O
     }
 }
 
-fn xattrs(dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Vec<Xattr>, DiffError> {
+pub(super) fn xattrs(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+) -> Result<Vec<Xattr>, DiffError> {
     let mut xattrs = xattr::list(dir, name).map_err(|source| DiffError::ReadEntry {
         path: path.to_owned(),
         source,
@@ -280,7 +284,12 @@ fn xattrs(dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Vec<Xattr>, 
     Ok(xattrs)
 }
 
-fn check(path: &Path, what: &'static str, found: usize, limit: usize) -> Result<(), DiffError> {
+pub(super) fn check(
+    path: &Path,
+    what: &'static str,
+    found: usize,
+    limit: usize,
+) -> Result<(), DiffError> {
     if found > limit {
         Err(too_much(path, what, found, limit))
     } else {

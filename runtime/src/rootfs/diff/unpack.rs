@@ -1,4 +1,4 @@
-//! Filling an empty directory from the stream.
+//! Filling an empty directory from a stream, or bringing one from a state to the next.
 
 use std::{
     fs::{DirBuilder, File},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, makedev},
+    fs::{FallocateFlags, FileType, makedev},
     io::Errno,
 };
 
@@ -21,8 +21,8 @@ use super::{
         tree::{MAX_PATH, Place, Symlinks, Tree, TreePath, shown},
         xattr,
     },
-    DiffError,
-    format::{Decoder, Entry, Kind, MAX_ENTRIES},
+    DiffError, Mark,
+    format::{Decoder, Entry, Item, Kind, MAX_ENTRIES, Run},
 };
 
 /// What is accepted beyond a file tree without special files.
@@ -39,6 +39,8 @@ pub struct UnpackReport {
     pub entries: u64,
     /// Content of files, holes left out.
     pub bytes: u64,
+    /// What a further stream would be against.
+    pub mark: Mark,
 }
 
 /// [`unpack_with`] for a peer that is known: devices are allowed.
@@ -73,40 +75,62 @@ pub fn unpack_with(
             path: upper.to_owned(),
         });
     }
-    let mut unpacking = Unpacking {
-        input: Decoder::new(BufReader::with_capacity(256 << 10, input))?,
-        tree: Tree::open(upper, Symlinks::Refused).map_err(open)?,
-        upper: upper.to_owned(),
-        rules,
-        buffer: vec![0; 256 << 10],
-        report: UnpackReport::default(),
+    let unpacking = Unpacking::new(input, upper, rules, None)?;
+    match unpacking.input.base {
+        Mark::NOTHING => unpacking.run(),
+        _ => Err(DiffError::Base),
+    }
+}
+
+/// Brings `upper` from the state `base` to the next one. `aside`: a directory that is not there,
+/// on the same file system and outside of `upper`; it is gone afterwards. After an error `upper`
+/// is of no use and is the caller's to remove.
+pub fn apply(
+    input: impl Read,
+    upper: &Path,
+    aside: &Path,
+    base: Mark,
+) -> Result<UnpackReport, DiffError> {
+    let rules = Rules {
+        allow_devices: true,
     };
-    while let Some(entry) = unpacking.input.entry()? {
-        unpacking.report.entries += 1;
-        if unpacking.report.entries > MAX_ENTRIES {
-            return Err(DiffError::Limit {
-                what: "number of entries",
-                found: unpacking.report.entries,
-                limit: MAX_ENTRIES,
-            });
+    let kept = Kept {
+        dir: aside.to_owned(),
+        tree: None,
+        count: 0,
+    };
+    let unpacking = Unpacking::new(input, upper, rules, Some(kept))?;
+    if unpacking.input.base != base || base == Mark::NOTHING {
+        return Err(DiffError::Base);
+    }
+    unpacking.run()
+}
+
+/// What a stream is against, from its beginning.
+pub fn base(input: impl Read) -> Result<Mark, DiffError> {
+    Ok(Decoder::new(input)?.base)
+}
+
+/// Files that were put aside.
+struct Kept {
+    dir: PathBuf,
+    /// None: nothing was yet.
+    tree: Option<Tree>,
+    count: u32,
+}
+
+impl Kept {
+    fn place(&mut self, number: u32) -> io::Result<Place> {
+        if self.tree.is_none() {
+            DirBuilder::new().mode(0o700).create(&self.dir)?;
         }
-        unpacking.entry(entry)?;
+        let tree = match &mut self.tree {
+            Some(tree) => tree,
+            none => none.insert(Tree::open(&self.dir, Symlinks::Refused)?),
+        };
+        let name = TreePath::parse(number.to_string().as_bytes(), 1).map_err(io::Error::other)?;
+        tree.place(&name)
     }
-    if unpacking.report.entries == 0 {
-        return Err(unpacking.input.malformed("there is no root"));
-    }
-    unpacking
-        .input
-        .end(unpacking.report.entries, unpacking.report.bytes)?;
-    unpacking
-        .tree
-        .finish()
-        .map_err(|(path, source)| DiffError::Entry {
-            step: "set the attributes of",
-            path,
-            source,
-        })?;
-    Ok(unpacking.report)
 }
 
 struct Unpacking<R> {
@@ -114,11 +138,143 @@ struct Unpacking<R> {
     tree: Tree,
     upper: PathBuf,
     rules: Rules,
+    /// None: into an empty directory.
+    kept: Option<Kept>,
     buffer: Vec<u8>,
     report: UnpackReport,
 }
 
+impl<R: Read> Unpacking<BufReader<R>> {
+    fn new(input: R, upper: &Path, rules: Rules, kept: Option<Kept>) -> Result<Self, DiffError> {
+        let open = |source| DiffError::Open {
+            path: upper.to_owned(),
+            source,
+        };
+        Ok(Self {
+            input: Decoder::new(BufReader::with_capacity(256 << 10, input))?,
+            tree: Tree::open(upper, Symlinks::Refused).map_err(open)?,
+            upper: upper.to_owned(),
+            rules,
+            kept,
+            buffer: vec![0; 256 << 10],
+            report: UnpackReport::default(),
+        })
+    }
+}
+
 impl<R: Read> Unpacking<R> {
+    fn run(mut self) -> Result<UnpackReport, DiffError> {
+        while let Some(item) = self.input.item()? {
+            self.report.entries += 1;
+            if self.report.entries > MAX_ENTRIES {
+                return Err(DiffError::Limit {
+                    what: "number of entries",
+                    found: self.report.entries,
+                    limit: MAX_ENTRIES,
+                });
+            }
+            match (item, self.kept.is_some()) {
+                (Item::Entry(entry), _) => self.entry(entry)?,
+                (Item::Remove(path), true) => self.remove(&path)?,
+                (Item::Keep(path), true) => self.keep(&path)?,
+                (Item::Remove(_) | Item::Keep(_), false) => {
+                    return Err(self.input.malformed("nothing is there yet"));
+                }
+            }
+        }
+        if self.report.entries == 0 && self.kept.is_none() {
+            return Err(self.input.malformed("there is no root"));
+        }
+        let mark = self.input.end(self.report.entries, self.report.bytes)?;
+        self.report.mark = mark;
+        self.tree
+            .finish()
+            .map_err(|(path, source)| DiffError::Entry {
+                step: "set the attributes of",
+                path,
+                source,
+            })?;
+        if let Some(Kept {
+            dir, tree: Some(_), ..
+        }) = self.kept
+        {
+            std::fs::remove_dir_all(&dir)
+                .map_err(|source| DiffError::Open { path: dir, source })?;
+        }
+        Ok(self.report)
+    }
+
+    fn place(&mut self, path: &TreePath, bytes: &[u8]) -> Result<Place, DiffError> {
+        self.tree
+            .place(path)
+            .map_err(|source| match source.raw_os_error() {
+                Some(errno) if leads_astray(errno) => DiffError::Through { path: shown(bytes) },
+                _ => failed("find the directory of", bytes, source),
+            })
+    }
+
+    fn remove(&mut self, bytes: &[u8]) -> Result<(), DiffError> {
+        let path = self.path(bytes)?;
+        if path.is_root() {
+            return Err(self.input.malformed("the root can't be removed"));
+        }
+        let place = self.place(&path, bytes)?;
+        self.tree
+            .keep_time(&path)
+            .and_then(|()| place.clear())
+            .map_err(|source| failed("remove", bytes, source))?;
+        self.tree.forget_parent();
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), DiffError> {
+        let path = self.path(bytes)?;
+        let place = self.place(&path, bytes)?;
+        if !matches!(place.kind(), Ok(Some(FileType::RegularFile))) {
+            return Err(DiffError::NoFile { path: shown(bytes) });
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.count += 1;
+            let number = kept.count;
+            kept.place(number)
+                .and_then(|aside| aside.make_link(&place))
+                .map_err(|source| failed("put aside", bytes, source))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what an entry takes the place of. True: there is a directory already.
+    fn make_way(
+        &mut self,
+        path: &TreePath,
+        place: &Place,
+        bytes: &[u8],
+        kind: &Kind,
+    ) -> Result<bool, DiffError> {
+        let there = place
+            .kind()
+            .map_err(|source| failed("look at", bytes, source))?;
+        match (there, kind) {
+            (Some(FileType::Directory), Kind::Directory) => return Ok(true),
+            (Some(FileType::RegularFile), Kind::Patch { from: 0, .. }) => return Ok(false),
+            _ => {}
+        }
+        self.tree
+            .keep_time(path)
+            .and_then(|()| {
+                if there.is_some() {
+                    place.clear()
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(|source| failed("remove", bytes, source))?;
+        if there == Some(FileType::Directory) {
+            self.tree.forget_parent();
+        }
+        Ok(false)
+    }
+
     fn entry(&mut self, entry: Entry) -> Result<(), DiffError> {
         let Entry {
             path: bytes,
@@ -127,10 +283,18 @@ impl<R: Read> Unpacking<R> {
         } = entry;
         let path = self.path(&bytes)?;
         let is_first = self.report.entries == 1;
-        if path.is_root() != is_first || (is_first && kind != Kind::Directory) {
-            return Err(self
-                .input
-                .malformed("the first entry, and only it, is the root"));
+        if self.kept.is_none() {
+            if path.is_root() != is_first {
+                return Err(self
+                    .input
+                    .malformed("the first entry, and only it, is the root"));
+            }
+            if matches!(kind, Kind::Patch { .. }) {
+                return Err(self.input.malformed("there is nothing to be changed yet"));
+            }
+        }
+        if path.is_root() && kind != Kind::Directory {
+            return Err(self.input.malformed("the root is no directory"));
         }
         if let Some((name, _)) = attributes.xattrs.iter().find(|(name, _)| !is_carried(name)) {
             return Err(DiffError::Xattr {
@@ -138,15 +302,16 @@ impl<R: Read> Unpacking<R> {
                 name: name.escape_ascii().to_string(),
             });
         }
-        let place = self
-            .tree
-            .place(&path)
-            .map_err(|source| match source.raw_os_error() {
-                Some(errno) if leads_astray(errno) => DiffError::Through {
-                    path: shown(&bytes),
-                },
-                _ => failed("find the directory of", &bytes, source),
-            })?;
+        let place = self.place(&path, &bytes)?;
+        let mut is_there = path.is_root();
+        if self.kept.is_some() && !is_there {
+            if let Kind::Link { target } = &kind
+                && self.is_same(&place, target)?
+            {
+                return Ok(());
+            }
+            is_there = self.make_way(&path, &place, &bytes, &kind)?;
+        }
 
         let node = |kind, device| {
             let made = place.make_node(kind, device);
@@ -158,7 +323,11 @@ impl<R: Read> Unpacking<R> {
                 self.file(&place, &bytes, *size)?;
                 FileType::RegularFile
             }
-            Kind::Directory if path.is_root() => FileType::Directory,
+            Kind::Patch { size, from } => {
+                self.patch(&place, &bytes, *size, *from)?;
+                FileType::RegularFile
+            }
+            Kind::Directory if is_there => FileType::Directory,
             Kind::Directory => {
                 place
                     .make_directory()
@@ -186,6 +355,12 @@ impl<R: Read> Unpacking<R> {
             }
             Kind::Block { major, minor } => node(FileType::BlockDevice, makedev(*major, *minor))?,
         };
+        if self.kept.is_some() {
+            // What it had before, or got from its directory's default access list.
+            place
+                .undress(&attributes.xattrs, is_carried)
+                .map_err(|source| failed("clear the attributes of", &bytes, source))?;
+        }
         if file_type == FileType::Directory {
             self.tree.dress_directory(&path, &place, attributes)
         } else {
@@ -210,8 +385,57 @@ impl<R: Read> Unpacking<R> {
         let file = place
             .make_file()
             .map_err(|source| failed("make", bytes, source))?;
+        self.runs(&file, bytes, size, false)
+    }
+
+    fn patch(
+        &mut self,
+        place: &Place,
+        bytes: &[u8],
+        size: u64,
+        from: u32,
+    ) -> Result<(), DiffError> {
+        let no_file = || DiffError::NoFile { path: shown(bytes) };
+        if from > 0 {
+            let kept = self.kept.as_mut().filter(|kept| from <= kept.count);
+            let kept = kept.ok_or_else(no_file)?;
+            kept.place(from)
+                .and_then(|kept| place.make_link(&kept))
+                .map_err(|source| failed("link", bytes, source))?;
+        }
+        if !matches!(place.kind(), Ok(Some(FileType::RegularFile))) {
+            return Err(no_file());
+        }
+        let file = place
+            .open_file()
+            .map_err(|source| failed("open", bytes, source))?;
+        self.runs(&file, bytes, size, true)
+    }
+
+    fn runs(
+        &mut self,
+        file: &File,
+        bytes: &[u8],
+        size: u64,
+        may_have_holes: bool,
+    ) -> Result<(), DiffError> {
         let mut from = 0;
-        while let Some((offset, length)) = self.input.run(from, size)? {
+        while let Some(run) = self.input.run(from, size)? {
+            let Run {
+                offset,
+                length,
+                is_hole,
+            } = run;
+            from = offset + length;
+            if is_hole {
+                if !may_have_holes {
+                    return Err(self.input.malformed("hole in a file that has nothing yet"));
+                }
+                // To the very end: the last block may reach beyond the size that the file will have.
+                let end = if from == size { u64::MAX } else { from };
+                punch(file, offset, end).map_err(|source| failed("punch", bytes, source))?;
+                continue;
+            }
             let free = space::free(&self.upper)
                 .map_err(|source| failed("ask for the free space for", bytes, source))?;
             if length > free {
@@ -221,15 +445,20 @@ impl<R: Read> Unpacking<R> {
                     free,
                 });
             }
-            self.run(&file, bytes, offset, length)?;
-            from = offset + length;
+            self.content(file, bytes, offset, length)?;
             self.report.bytes += length;
         }
         file.set_len(size)
             .map_err(|source| failed("set the length of", bytes, source))
     }
 
-    fn run(&mut self, file: &File, bytes: &[u8], at: u64, length: u64) -> Result<(), DiffError> {
+    fn content(
+        &mut self,
+        file: &File,
+        bytes: &[u8],
+        at: u64,
+        length: u64,
+    ) -> Result<(), DiffError> {
         let mut done = 0;
         while done < length {
             let want = self.buffer.len().min((length - done) as usize);
@@ -251,6 +480,20 @@ impl<R: Read> Unpacking<R> {
         Ok(())
     }
 
+    /// Whether `place` is a name of `target`'s already.
+    fn is_same(&mut self, place: &Place, target: &[u8]) -> Result<bool, DiffError> {
+        let target = self.path(target)?;
+        let target = self.tree.place(&target).and_then(|target| target.stat());
+        let same = match (place.stat(), target) {
+            (Ok(Some(one)), Ok(Some(other))) => {
+                (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+                    && FileType::from_raw_mode(one.st_mode) != FileType::Directory
+            }
+            _ => false,
+        };
+        Ok(same)
+    }
+
     fn link(&mut self, place: &Place, bytes: &[u8], target: &[u8]) -> Result<(), DiffError> {
         let missing = || DiffError::LinkTarget {
             path: shown(bytes),
@@ -265,6 +508,30 @@ impl<R: Read> Unpacking<R> {
         place
             .make_link(&target)
             .map_err(|source| failed("link", bytes, source))
+    }
+}
+
+/// Makes a hole up to `end`; zeros where the file system knows none.
+fn punch(file: &File, offset: u64, end: u64) -> io::Result<()> {
+    // Beyond the end there is nothing, and no length that was announced is believed.
+    let end = end.min(file.metadata()?.len());
+    if end <= offset {
+        return Ok(());
+    }
+    let length = end - offset;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, length) {
+        Err(Errno::OPNOTSUPP) => {
+            let zeros = vec![0; (256 << 10).min(length as usize)];
+            let mut at = offset;
+            while at < end {
+                let want = zeros.len().min((end - at) as usize);
+                file.write_all_at(&zeros[..want], at)?;
+                at += want as u64;
+            }
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 
