@@ -42,6 +42,42 @@ pub fn say(line: &str) {
     unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
 }
 
+/// Has the kernel kill whoever does one of these system calls: this thread, and what it starts and
+/// forks from now on.
+pub fn forbid(calls: &[libc::c_long]) -> io::Result<()> {
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    // The call's number is the first field of what a filter sees.
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (index, call) in calls.iter().enumerate() {
+        let to_kill = (calls.len() - index) as u8;
+        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        filter.push(step(equal, to_kill, 0, *call as u32));
+    }
+    for verdict in [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS] {
+        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, verdict));
+    }
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: numbers alone.
+    succeeded(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program and its steps live until the call returns, and the kernel copies them.
+    succeeded(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) })
+}
+
+/// Asks for one and lets it be.
+pub fn ask_for_userfaultfd() {
+    // SAFETY: a number goes in, a number comes out.
+    unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+}
+
 /// What a mapping is backed by.
 #[derive(Debug, Clone, Copy)]
 pub enum Backing<'a> {
