@@ -1,13 +1,14 @@
 //! A container whose memory moves ahead of its freeze, somebody who talks to it over one
 //! connection all the while, and what may not be left of a move that was broken off.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    testbed::{Cluster, list, wait_for},
+    scene::host_of,
+    testbed::{Cluster, PATIENCE, cgroups, list, on_host, wait_for},
     workload::witness::{Rate, Summary},
 };
 
@@ -116,7 +117,7 @@ impl Mover {
     pub fn goes_on(&self, cluster: &Cluster) -> Result<f64> {
         let before = self.rates(cluster)?.len();
         let mut best = 0.0_f64;
-        wait_for("answers to the witness", crate::testbed::PATIENCE, || {
+        wait_for("answers to the witness", PATIENCE, || {
             let rates = self.rates(cluster).unwrap_or_default();
             let new = rates.get(before..).unwrap_or_default();
             best = new.iter().map(|rate| rate.per_s).fold(0.0, f64::max);
@@ -154,7 +155,7 @@ impl Mover {
     pub fn begin_slowly(&self, cluster: &Cluster, to: u8) -> Result<String> {
         let id = self.begin(cluster, to, &["--max-bandwidth", "2M"])?;
         let mut last = Value::Null;
-        wait_for("the first round", crate::testbed::PATIENCE, || {
+        wait_for("the first round", PATIENCE, || {
             last = view(cluster, &id).unwrap_or_default();
             last["progress"]["round"]
                 .as_u64()
@@ -166,6 +167,17 @@ impl Mover {
         Ok(id)
     }
 
+    /// After a move that came to nothing: it is where it was, let go of, and as fast as before.
+    pub fn is_untouched(&self, cluster: &Cluster, on: u8, speed: f64) -> Result<()> {
+        let host = host_of(cluster, &self.name)?;
+        ensure!(host == format!("h{on}"), "it is on {host}");
+        self.is_let_go(cluster)?;
+        let goes = self.goes_on(cluster)?;
+        // The machine is shared: this notices a container that is held back, not a busy core.
+        ensure!(goes > speed / 4.0, "{goes} pings a second, {speed} before");
+        Ok(())
+    }
+
     fn is_tracked(&self, cluster: &Cluster) -> Result<bool> {
         let pids = cluster.processes_of(&cluster.id(&self.name)?)?;
         Ok(pids.into_iter().any(|pid| tracked(pid) > 0))
@@ -175,13 +187,49 @@ impl Mover {
     pub fn is_let_go(&self, cluster: &Cluster) -> Result<()> {
         let id = cluster.id(&self.name)?;
         let mut last = Vec::new();
-        wait_for("the container let go of", crate::testbed::PATIENCE, || {
+        wait_for("the container let go of", PATIENCE, || {
             let pids = cluster.processes_of(&id).unwrap_or_default();
             last = pids.iter().flat_map(|pid| holds(*pid)).collect();
             last.extend(slowed(cluster, &id));
             !pids.is_empty() && last.is_empty()
         })
         .with_context(|| format!("{last:?}"))
+    }
+}
+
+/// What is on a host that no migration has to do with.
+pub struct Rest {
+    host: u8,
+    seen: BTreeSet<String>,
+}
+
+/// Looks once the host's daemons have made all that they make only once.
+pub fn at_rest(cluster: &Cluster, host: u8) -> Result<Rest> {
+    let (name, at) = (format!("warm-{host}"), format!("h{host}"));
+    let mut arguments = vec!["run", "-d", "--name", &name, "--host", &at, "workload"];
+    arguments.extend(["/bin/godwit-workload", "exit", "0"]);
+    cluster.ok(&arguments)?;
+    cluster.ok(&["rm", "-f", &name])?;
+    let seen = on_host(cluster, host)?;
+    Ok(Rest { host, seen })
+}
+
+impl Rest {
+    /// What is there now and was not. Where other containers are is known on every host.
+    pub fn grown(&self, cluster: &Cluster) -> Result<Vec<String>> {
+        let now = on_host(cluster, self.host)?;
+        let grown = now.difference(&self.seen);
+        Ok(grown
+            .filter(|name| !name.starts_with("neighbour"))
+            .cloned()
+            .collect())
+    }
+
+    /// Nothing is left there.
+    pub fn holds_again(&self, cluster: &Cluster) -> Result<()> {
+        let left = self.grown(cluster)?;
+        ensure!(left.is_empty(), "left on h{}: {left:#?}", self.host);
+        Ok(())
     }
 }
 
@@ -249,7 +297,7 @@ fn tracked(pid: i32) -> usize {
 /// Files of its cgroups by which it is stopped or slowed.
 fn slowed(cluster: &Cluster, id: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for root in crate::testbed::cgroups::roots() {
+    for root in cgroups::roots() {
         for host in &cluster.hosts {
             let group = root.join(cluster.cgroup()).join(&host.name).join(&id[..12]);
             for (file, free) in [

@@ -108,7 +108,10 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
             format!("`godwit stop {name}` stops it, `godwit rm -f {name}` kills and removes it")
         }
         Refusal::Migrating { migration, .. } => {
-            format!("`godwit migration inspect {migration}` shows how far it is")
+            format!(
+                "`godwit migration inspect {migration}` shows how far it is, `godwit migration \
+                 cancel {migration}` takes it back"
+            )
         }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
