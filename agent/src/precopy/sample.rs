@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use godwit_runtime::memory::{Forecast, Next, Plan, RoundStats, Session};
 use godwit_types::{CommandFailure, ContainerId, Estimate, FailureKind, MigrationOptions};
 
-use super::rounds_asked_for;
+use super::{carries, rounds_asked_for};
 use crate::{failures, host::Host, ledger::Answer};
 use godwit_types::Outcome;
 
@@ -20,8 +20,9 @@ pub async fn sample(
     options: &MigrationOptions,
 ) -> Answer {
     let runtime = &host.runtime;
-    let need = runtime.check_source(container).await;
-    let need = need.map_err(|error| failures::of_runtime(&error))?;
+    // Whether it can be moved at all is asked apart.
+    let need = runtime.need(container, carries(host, options)).await;
+    let need = need.map_err(|error| failures::of_runtime(&error))?.memory;
     let estimate = match rounds_asked_for(host, options) {
         Ok(true) => {
             let filled = runtime.filled(container).await;

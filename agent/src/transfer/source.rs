@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
-use super::protocol::{Passage, chunk};
+use super::protocol::{Passage, chunk, said};
 
 /// Bytes of one read. Chunks are cut from it without a copy.
 const READ: usize = 4 * limits::CHUNK;
@@ -32,7 +32,7 @@ pub enum SourceError {
     #[error("checkpoint file `{path}` is shorter than its {size} bytes")]
     Short { path: PathBuf, size: u64 },
     /// Only the message: a status prints its metadata too.
-    #[error("{}", .0.message())]
+    #[error("{}", said(.0))]
     Peer(Box<Status>),
     #[error("{sent} bytes were sent and {received} received")]
     Count { sent: u64, received: u64 },

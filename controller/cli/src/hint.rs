@@ -129,6 +129,9 @@ fn of_failure(failure: &CommandFailure) -> Option<String> {
             "check the program's mode, and that it is built for this host's architecture"
         }
         FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
+        FailureKind::Unmovable => {
+            "have the program do without it, or stop the container here and run it there"
+        }
         FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
         FailureKind::NotConverging => {
             "raise `--max-downtime` or `--max-bandwidth`, or accept the freeze with `--mode stop`"
