@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{churn, count, exit, family, memory, redis, witness};
+use godwit_tests::workload::{churn, count, exit, family, hold, memory, redis, witness};
 
 #[derive(Parser)]
 struct Arguments {
@@ -29,6 +29,8 @@ enum What {
     },
     /// End with this code on SIGTERM
     Exit { code: u8 },
+    /// Hold what can't be moved
+    Hold { kind: hold::Kind },
     /// Several processes under two users
     Family { part: Option<Part> },
     /// Hold memory, rewrite it, and say whether it is what it should be
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
         What::Redis { address, key } => redis::run(&address, &key),
         What::Count { pause } => count::run(Duration::from_millis(pause)),
         What::Exit { code } => exit::run(code),
+        What::Hold { kind } => hold::run(kind),
         What::Memory(options) => memory::run(&options),
         What::Witness(options) => witness::run(&options),
         What::Churn(options) => churn::run(&options),

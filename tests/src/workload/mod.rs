@@ -5,6 +5,7 @@ pub mod churn;
 pub mod count;
 pub mod exit;
 pub mod family;
+pub mod hold;
 pub mod memory;
 mod page;
 pub mod redis;

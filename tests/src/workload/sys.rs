@@ -1,7 +1,13 @@
 //! The one place of the workloads with `unsafe`: processes, and memory that is mapped, moved,
 //! shared and given back.
 
-use std::{fs::File, io, os::fd::AsRawFd, ptr, sync::atomic::AtomicU64};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+    sync::atomic::AtomicU64,
+};
 
 use memmap2::MmapRaw;
 use nix::libc::{self, c_int, c_void};
@@ -70,6 +76,22 @@ pub fn forbid(calls: &[libc::c_long]) -> io::Result<()> {
     let mode = libc::SECCOMP_MODE_FILTER;
     // SAFETY: the program and its steps live until the call returns, and the kernel copies them.
     succeeded(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) })
+}
+
+/// A system call that makes a descriptor. `structure`: where its second argument leads to.
+pub fn descriptor(
+    call: libc::c_long,
+    [first, second, third]: [libc::c_long; 3],
+    structure: Option<&mut [u8; 120]>,
+) -> io::Result<OwnedFd> {
+    let second = structure.map_or(second, |bytes| bytes.as_mut_ptr() as libc::c_long);
+    // SAFETY: the callers' calls take numbers, and one a structure of 120 bytes, which lives.
+    let made = unsafe { libc::syscall(call, first, second, third) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
 }
 
 /// Asks for one and lets it be.
