@@ -92,10 +92,10 @@ fn a_dry_run_says_about_how_long_the_freeze_will_be() {
 #[test]
 fn a_writer_that_is_faster_than_the_way_stays_where_it_is_and_the_figures_are_said() {
     let cluster = cluster();
-    let mover = Mover::play(&cluster, "fast", 1, &[], &["--rss=64", "--rate=50"]).unwrap();
+    let mover = Mover::play(&cluster, "fast", 1, &[], &["--rss=8", "--rate=50"]).unwrap();
     let rest = at_rest(&cluster, 2).unwrap();
     let speed = mover.goes_on(&cluster).unwrap();
-    let slow = ["--max-bandwidth", "20M"];
+    let slow = ["--max-bandwidth", "2M"];
     let said = dry_run(&cluster, "fast", "h2", &slow);
     println!("dry run: {said}");
     assert!(
@@ -127,6 +127,6 @@ fn a_writer_that_is_faster_than_the_way_stays_where_it_is_and_the_figures_are_sa
     );
     mover.is_untouched(&cluster, 1, speed).unwrap();
     rest.holds_again(&cluster).unwrap();
-    assert_eq!(mover.verify(&cluster).unwrap(), 64 * 256);
+    assert_eq!(mover.verify(&cluster).unwrap(), 8 * 256);
     mover.dismiss(&cluster).unwrap();
 }
