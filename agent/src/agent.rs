@@ -41,6 +41,9 @@ pub struct Config {
     pub criu: PathBuf,
     pub interpose: Option<PathBuf>,
     pub shim: PathBuf,
+    /// Bytes of memory that arriving containers leave for others. None: a tenth of what is
+    /// available.
+    pub memory_reserve: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,7 @@ impl Agent {
             criu: config.criu,
             interpose: config.interpose,
             shim: config.shim,
+            reserve: godwit_runtime::memory::Reserve(config.memory_reserve),
         })
         .await?;
         let facts = runtime.facts().await;
@@ -232,6 +236,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
             let (migration, generation) = (migration.clone(), *generation);
             host.doors.open(
                 &id,
+                host.runtime.memory_free(),
                 Expected {
                     migration,
                     generation,

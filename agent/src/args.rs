@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Parser;
 use godwit_agent::Config;
+use godwit_types::ByteSize;
 
 /// Where `deploy/` puts a CRIU beside the system's own.
 const OWN_CRIU: &str = "/usr/local/lib/godwit/criu/bin/criu";
@@ -55,6 +56,11 @@ pub struct Args {
     /// The shim program [default: `godwit-shim` beside this program]
     #[arg(long, value_name = "PATH", env = "GODWIT_SHIM")]
     shim: Option<PathBuf>,
+
+    /// Memory that containers which arrive leave for others, as in 2g [default: a tenth of what
+    /// is available when one arrives]
+    #[arg(long, value_name = "SIZE", env = "GODWIT_MEMORY_RESERVE")]
+    memory_reserve: Option<ByteSize>,
 }
 
 impl Args {
@@ -72,6 +78,7 @@ impl Args {
                 .interpose
                 .or_else(|| Some(beside("libgodwit_interpose.so")).filter(|path| path.exists())),
             shim: self.shim.unwrap_or_else(|| beside("godwit-shim")),
+            memory_reserve: self.memory_reserve.map(|size| size.0),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use godwit_proto::failure::chain;
 use godwit_types::{
-    CommandFailure, ContainerId, FailureKind, FreezeStep, Generation, HostName, MigrationId,
+    CommandFailure, ContainerId, FailureKind, FreezeStep, Generation, HostName, MigrationId, Need,
     Outcome, Verb,
 };
 
@@ -41,18 +41,25 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             .remove(container, *force)
             .await
             .map(|()| Outcome::Done),
-        Verb::CheckSource { container, .. } => runtime
-            .check_source(container)
+        Verb::CheckSource {
+            container, options, ..
+        } => runtime
+            .check_source(container, precopy::carries(host, options))
             .await
-            .map(|need| Outcome::Checked { need }),
+            .map(checked),
         Verb::CheckDestination {
             container,
             spec,
             need,
-        } => runtime
-            .check_destination(container, spec, *need)
-            .await
-            .map(|()| Outcome::Checked { need: *need }),
+            memory,
+        } => {
+            let need = Need {
+                disk: *need,
+                memory: *memory,
+            };
+            let done = runtime.check_destination(container, spec, need).await;
+            done.map(|()| checked(need))
+        }
         Verb::Sample {
             container,
             millis,
@@ -74,6 +81,7 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
             match &prepared {
                 Ok(()) => host.doors.open(
                     container,
+                    runtime.memory_free(),
                     Expected {
                         migration: migration.clone(),
                         generation: *generation,
@@ -155,6 +163,13 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
         Verb::SyncNetwork { .. } => return network(host, verb).await,
     };
     result.map_err(|error| failures::of_runtime(&error))
+}
+
+fn checked(need: Need) -> Outcome {
+    Outcome::Checked {
+        need: need.disk,
+        memory: need.memory,
+    }
 }
 
 /// Does a network's command.

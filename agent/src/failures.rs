@@ -14,9 +14,11 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         }
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         RuntimeError::MemoryLost(_) => FailureKind::WrongState,
-        RuntimeError::NoImage(_) | RuntimeError::NoRoom { .. } | RuntimeError::NoCriu(_) => {
-            FailureKind::Unfit
-        }
+        RuntimeError::NoImage(_)
+        | RuntimeError::NoRoom { .. }
+        | RuntimeError::NoMemory { .. }
+        | RuntimeError::NoCriu(_) => FailureKind::Unfit,
+        RuntimeError::Unmovable(_) => FailureKind::Unmovable,
         RuntimeError::Io { .. }
         | RuntimeError::Stored { .. }
         | RuntimeError::ShimStart { .. }

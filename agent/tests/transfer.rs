@@ -124,6 +124,7 @@ impl Destination {
         let from = HostName::new("h1").unwrap();
         doors.open(
             &container,
+            u64::MAX,
             Expected {
                 migration,
                 generation,

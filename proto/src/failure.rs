@@ -61,7 +61,8 @@ pub fn failed(failure: CommandFailure) -> Status {
         | FailureKind::CommandNotFound
         | FailureKind::CommandNotExecutable
         | FailureKind::NotConverging
-        | FailureKind::Unfit => Code::FailedPrecondition,
+        | FailureKind::Unfit
+        | FailureKind::Unmovable => Code::FailedPrecondition,
         FailureKind::Peer => Code::Unavailable,
         FailureKind::Internal => Code::Internal,
     };

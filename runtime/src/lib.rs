@@ -18,5 +18,6 @@ mod runtime;
 pub mod shim;
 mod sys;
 pub mod tmpfs;
+mod unmovable;
 
 pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};

@@ -13,7 +13,7 @@ mod migrate_out;
 mod state;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -51,6 +51,8 @@ pub struct Config {
     pub interpose: Option<PathBuf>,
     /// The `godwit-shim` program.
     pub shim: PathBuf,
+    /// What arriving containers leave for others.
+    pub reserve: memory::Reserve,
 }
 
 /// See the module.
@@ -124,6 +126,11 @@ impl Runtime {
         disk_free(&self.inner.config.data)
     }
 
+    /// Bytes of memory that containers which arrive may take now.
+    pub fn memory_free(&self) -> u64 {
+        self.inner.config.reserve.leaves()
+    }
+
     pub fn log_path(&self, id: &ContainerId) -> PathBuf {
         self.paths(id).log()
     }
@@ -193,12 +200,23 @@ async fn facts(config: &Config) -> Result<HostFacts> {
         criu: checked.version,
         criu_problem: checked.problem,
         cgroups,
+        cpu_flags: cpu_flags(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
         cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
         memory: ByteSize(memory * 1024),
         disk_free: ByteSize(disk_free(&config.data)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         warnings,
     })
+}
+
+/// Of the first processor; `Features` is what arm64 calls them.
+fn cpu_flags(cpuinfo: &str) -> BTreeSet<String> {
+    let line = cpuinfo.lines().find_map(|line| {
+        let (name, flags) = line.split_once(':')?;
+        matches!(name.trim(), "flags" | "Features").then_some(flags)
+    });
+    let flags = line.unwrap_or_default().split_ascii_whitespace();
+    flags.map(str::to_owned).collect()
 }
 
 fn holds_sys_resource() -> bool {

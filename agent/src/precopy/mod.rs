@@ -135,6 +135,11 @@ async fn rounds(
     })
 }
 
+/// Whether memory would come before the freeze.
+pub fn carries(host: &Host, options: &MigrationOptions) -> bool {
+    rounds_asked_for(host, options).unwrap_or(false)
+}
+
 /// False: all memory is sent in the freeze.
 fn rounds_asked_for(host: &Host, options: &MigrationOptions) -> Result<bool, CommandFailure> {
     let problem = host.runtime.carry_problem();

@@ -5,14 +5,21 @@ use std::time::{Duration, Instant};
 use godwit_runtime::memory::{Forecast, Next, Plan, RoundStats, Session};
 use godwit_types::{CommandFailure, ContainerId, Estimate, FailureKind, MigrationOptions};
 
-use super::rounds_asked_for;
+use super::{carries, rounds_asked_for};
 use crate::{failures, host::Host, ledger::Answer};
 use godwit_types::Outcome;
 
 /// Bytes a second that two hosts are taken to manage when no limit is given.
 const USUAL: f64 = 400e6;
 
-/// Looks twice, `watch_for` apart.
+/// The part of the time that the first of two looks takes: who writes the same pages again and
+/// again has soon written all of them, and a long look would take it for slow.
+const SHORT: u32 = 12;
+
+/// Pages written in so much time.
+type Seen = (Duration, u64);
+
+/// Looks for a short and for a long time, together `watch_for`.
 pub async fn sample(
     host: &Host,
     container: &ContainerId,
@@ -20,14 +27,15 @@ pub async fn sample(
     options: &MigrationOptions,
 ) -> Answer {
     let runtime = &host.runtime;
-    let need = runtime.check_source(container).await;
-    let need = need.map_err(|error| failures::of_runtime(&error))?;
+    // Whether it can be moved at all is asked apart.
+    let need = runtime.need(container, carries(host, options)).await;
+    let need = need.map_err(|error| failures::of_runtime(&error))?.memory;
     let estimate = match rounds_asked_for(host, options) {
         Ok(true) => {
             let filled = runtime.filled(container).await;
             filled.map_err(|error| failures::of_runtime(&error))?;
-            let (first, second, apart) = watch(host, container, watch_for).await?;
-            predict(&first, &second, apart, options)
+            let (first, seen) = watch(host, container, watch_for).await?;
+            predict(&first, seen, options)
         }
         Ok(false) => {
             let bytes_per_s = options.max_bandwidth.map_or(USUAL, |limit| limit as f64);
@@ -53,7 +61,7 @@ async fn watch(
     host: &Host,
     container: &ContainerId,
     watch_for: Duration,
-) -> Result<(RoundStats, RoundStats, Duration), CommandFailure> {
+) -> Result<(RoundStats, [Seen; 2]), CommandFailure> {
     let look = async |session: Session| {
         let pids = host.runtime.processes(container).await;
         let pids = pids.map_err(|error| failures::of_runtime(&error))?;
@@ -71,27 +79,42 @@ async fn watch(
         })?;
         Ok::<_, CommandFailure>((session, stats))
     };
-    let began = Instant::now();
-    let (session, first) = look(Session::default()).await?;
-    tokio::time::sleep(watch_for).await;
-    let apart = began.elapsed();
-    let (session, second) = look(session).await?;
+    let (mut session, first) = look(Session::default()).await?;
+    let short = watch_for / SHORT;
+    let mut seen = [(short, 0), (watch_for - short, 0)];
+    let mut began = Instant::now();
+    for (time, written) in &mut seen {
+        tokio::time::sleep(time.saturating_sub(began.elapsed())).await;
+        *time = began.elapsed();
+        began = Instant::now();
+        let (looked, stats) = look(session).await?;
+        session = looked;
+        *written = stats.written;
+    }
     tokio::task::spawn_blocking(move || drop(session));
-    Ok((first, second, apart))
+    Ok((first, seen))
+}
+
+/// How many pages will be written in so much time.
+fn written_in([short, long]: [Seen; 2], time: Duration) -> f64 {
+    let [first, last] = [short.0, long.0].map(|time| time.as_secs_f64());
+    let time = time.as_secs_f64();
+    let early = short.1 as f64;
+    if time <= first {
+        return early * time / first;
+    }
+    // A part of what is written later was written already.
+    let later = (long.1 as f64 - early).max(0.0) / (last - first).max(1e-6);
+    early + later * (time - first)
 }
 
 /// Plays the rounds that would follow.
-fn predict(
-    first: &RoundStats,
-    second: &RoundStats,
-    apart: Duration,
-    options: &MigrationOptions,
-) -> Estimate {
+fn predict(first: &RoundStats, seen: [Seen; 2], options: &MigrationOptions) -> Estimate {
     let page = godwit_runtime::memory::PAGE;
     let bytes_per_s = options.max_bandwidth.map_or(USUAL, |limit| limit as f64);
     // Pages without zeros; of those that are written, as many are.
     let share = first.sent as f64 / (first.sent + first.zero).max(1) as f64;
-    let rate = second.written as f64 / apart.as_secs_f64();
+    let rate = seen[0].1 as f64 / seen[0].0.as_secs_f64();
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let (mut written, mut sent_bytes, mut rounds) = (first.populated, 0, 0);
     let mut slowed = 1.0;
@@ -112,7 +135,7 @@ fn predict(
             Next::Slow { percent } => slowed = f64::from(percent) / 100.0,
             Next::Freeze | Next::GiveUp => break forecast,
         }
-        written = ((rate * slowed * took.as_secs_f64()) as u64).min(first.populated);
+        written = (written_in(seen, took.mul_f64(slowed)) as u64).min(first.populated);
     };
     Estimate {
         rounds,
@@ -140,25 +163,29 @@ mod tests {
     #[test]
     fn what_is_written_faster_than_sent_takes_a_long_freeze() {
         let options = MigrationOptions::default();
-        let second = Duration::from_secs(1);
-        let idle = predict(
-            &stats(262_144, 262_144),
-            &stats(262_144, 0),
-            second,
-            &options,
-        );
+        let seen = |short, long| {
+            [
+                (Duration::from_millis(250), short),
+                (Duration::from_millis(2750), long),
+            ]
+        };
+        let large = stats(262_144, 262_144);
+        let idle = predict(&large, seen(0, 0), &options);
         assert_eq!(idle.rounds, 2);
         assert!(idle.predicted_freeze_us < 80_000, "{idle:?}");
         let options = MigrationOptions {
-            max_bandwidth: Some(50 << 20),
+            max_bandwidth: Some(5 << 20),
             ..options
         };
-        let busy = predict(
-            &stats(262_144, 262_144),
-            &stats(262_144, 51_200),
-            second,
-            &options,
-        );
+        let busy = predict(&large, seen(12_800, 140_800), &options);
         assert!(busy.predicted_freeze_us > 1_000_000, "{busy:?}");
+        // All of a small memory, again and again: as fast, though it is no more in a long time.
+        let options = MigrationOptions {
+            max_bandwidth: Some(2 << 20),
+            ..options
+        };
+        let small = predict(&stats(2048, 2048), seen(1500, 2048), &options);
+        assert!(small.predicted_freeze_us > 1_000_000, "{small:?}");
+        assert_eq!(small.dirty_pages_per_s, 6000);
     }
 }

@@ -89,12 +89,13 @@ pub struct Doors {
 
 impl Doors {
     /// Awaits a push. A door that was open for another one is forgotten.
-    pub fn open(&self, container: &ContainerId, expected: Expected) {
+    /// `memory`: the most bytes of it that may come ahead.
+    pub fn open(&self, container: &ContainerId, memory: u64, expected: Expected) {
         let door = Door {
             expected,
             knocks: watch::Sender::new(0),
             progress: Arc::new(AsyncMutex::new(Progress::Empty)),
-            memory: Arc::default(),
+            memory: Arc::new(Arriving::new(memory)),
             layer: Mutex::default(),
         };
         self.doors
@@ -265,6 +266,7 @@ mod tests {
         } = passage();
         doors.open(
             &container(),
+            u64::MAX,
             Expected {
                 migration,
                 generation,

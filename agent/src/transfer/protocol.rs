@@ -23,8 +23,12 @@
 //!
 //! Version rule: the destination refuses a version higher than its own.
 
-use godwit_proto::transfer::{Open, PushChunk, push_chunk::Chunk};
+use godwit_proto::{
+    failure::problem,
+    transfer::{Open, PushChunk, push_chunk::Chunk},
+};
 use godwit_types::{ContainerId, Generation, IdError, MigrationId};
+use tonic::{Code, Status};
 
 /// The version this build sends and the highest it accepts.
 pub const VERSION: u32 = 1;
@@ -88,6 +92,19 @@ impl Passage {
             generation: Generation(open.generation),
             carried: open.carried,
         })
+    }
+}
+
+/// What the other agent answered, or what became of the connection to it.
+pub fn said(status: &Status) -> String {
+    let message = status.message();
+    match status.code() {
+        Code::Unknown | Code::Unavailable | Code::Aborted | Code::Cancelled | Code::Internal
+            if problem(status).is_none() =>
+        {
+            format!("the connection broke: {message}")
+        }
+        _ => message.to_owned(),
     }
 }
 

@@ -18,7 +18,7 @@ use tonic::{Response, Status, transport::Channel};
 
 use super::{
     memory::Pace,
-    protocol::{Passage, chunk},
+    protocol::{Passage, chunk, said},
 };
 
 /// Bytes of one read. Chunks are cut from it without a copy.
@@ -37,7 +37,7 @@ pub enum SourceError {
     #[error("checkpoint file `{path}` is shorter than its {size} bytes")]
     Short { path: PathBuf, size: u64 },
     /// Only the message: a status prints its metadata too.
-    #[error("{}", .0.message())]
+    #[error("{}", said(.0))]
     Peer(Box<Status>),
     #[error("{sent} bytes were sent and {received} received")]
     Count { sent: u64, received: u64 },

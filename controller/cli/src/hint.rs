@@ -108,7 +108,10 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
             format!("`godwit stop {name}` stops it, `godwit rm -f {name}` kills and removes it")
         }
         Refusal::Migrating { migration, .. } => {
-            format!("`godwit migration inspect {migration}` shows how far it is")
+            format!(
+                "`godwit migration inspect {migration}` shows how far it is, `godwit migration \
+                 cancel {migration}` takes it back"
+            )
         }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
@@ -126,6 +129,9 @@ fn of_failure(failure: &CommandFailure) -> Option<String> {
             "check the program's mode, and that it is built for this host's architecture"
         }
         FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
+        FailureKind::Unmovable => {
+            "have the program do without it, or stop the container here and run it there"
+        }
         FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
         FailureKind::NotConverging => {
             "raise `--max-downtime` or `--max-bandwidth`, or accept the freeze with `--mode stop`"

@@ -1,6 +1,8 @@
 //! What the leader has to do next for a migration: pure, so that every leader finds the same.
 
-use godwit_types::{AgentCommand, ContainerId, HostName, MigrationId, OperationId, Phase, Verb};
+use godwit_types::{
+    AgentCommand, ContainerId, HostName, MigrationId, Need, OperationId, Phase, Verb,
+};
 
 use crate::{
     phase::{self, Act, Side, Undo},
@@ -34,7 +36,7 @@ pub enum Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     /// What `CheckSource` answered.
-    pub need: Option<u64>,
+    pub need: Option<Need>,
     /// How often the present act was answered with a failure. An agent answers a repeated
     /// operation id as it did before, so that a new attempt needs a new id.
     pub attempt: u32,
@@ -114,11 +116,13 @@ fn ask(
         Act::CheckSource => Verb::CheckSource {
             container: it(),
             generation: before,
+            options: options(),
         },
         Act::CheckDestination => Verb::CheckDestination {
             container: it(),
             spec: spec(),
-            need: memory.need.unwrap_or(0),
+            need: memory.need.unwrap_or_default().disk,
+            memory: memory.need.unwrap_or_default().memory,
         },
         Act::Prepare => Verb::Prepare {
             migration: id(),

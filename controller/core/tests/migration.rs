@@ -6,7 +6,7 @@ use cluster::*;
 use godwit_core::{
     Act, Applied, Command, Memory, Step, apply, find_network, next_step, operation, table,
 };
-use godwit_types::{Generation, Phase, Refusal, Status, Verb};
+use godwit_types::{Generation, Need, Phase, Refusal, Status, Verb};
 
 const FORWARD: [Phase; 9] = [
     Phase::Preflight,
@@ -31,9 +31,12 @@ fn the_steps_lead_to_the_other_host() {
         let reached = match next_step(&state, &migration, &memory) {
             Step::Ask { ask, reaches } => {
                 asked.push(format!("{} {}", ask.host, ask.command.verb.name()));
-                memory.need = Some(64);
-                if let Verb::CheckDestination { need, .. } = ask.command.verb {
-                    assert_eq!(need, 64);
+                memory.need = Some(Need {
+                    disk: 64,
+                    memory: 128,
+                });
+                if let Verb::CheckDestination { need, memory, .. } = ask.command.verb {
+                    assert_eq!((need, memory), (64, 128));
                 }
                 let Some(reached) = reaches else { continue };
                 reached
@@ -190,7 +193,7 @@ fn both_sides_are_told_how_the_memory_moves() {
     let mut state = cluster();
     must(&mut state, &[start(1, 1, 2)]);
     let memory = Memory {
-        need: Some(64),
+        need: Some(Need::default()),
         ..Memory::default()
     };
     let mut told = Vec::new();

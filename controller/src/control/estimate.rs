@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use godwit_proto::{control::MigrateRequest, failure};
-use godwit_types::{AgentCommand, Estimate, HostName, MigrationMode, Outcome, Status, Verb};
+use godwit_types::{AgentCommand, Estimate, HostName, MigrationMode, Need, Outcome, Status, Verb};
 use tokio::time::timeout;
 use tonic::Status as Refused;
 
@@ -22,7 +22,7 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
     let (container, to, options) = (found.container, &found.to, &found.options);
     let mut against: Vec<_> = found.against.iter().map(ToString::to_string).collect();
     let mut estimate = Estimate::default();
-    let mut need = 0;
+    let mut need = Need::default();
     let from = &container.host;
     let it = || container.id.clone();
     let generation = container.generation;
@@ -33,6 +33,7 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
         let check = Verb::CheckSource {
             container: it(),
             generation,
+            options: options.clone(),
         };
         let sample = Verb::Sample {
             container: it(),
@@ -41,7 +42,7 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
             options: options.clone(),
         };
         match ask(leader, from, check).await {
-            Ok(Outcome::Checked { need: said }) => need = said,
+            Ok(Outcome::Checked { need: disk, memory }) => need = Need { disk, memory },
             Ok(_) => {}
             Err(reason) => against.push(reason),
         }
@@ -55,7 +56,8 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
         let check = Verb::CheckDestination {
             container: it(),
             spec: Box::new(container.spec.clone()),
-            need,
+            need: need.disk,
+            memory: need.memory,
         };
         if let Err(reason) = ask(leader, to, check).await {
             against.push(reason);

@@ -5,6 +5,7 @@ use godwit_core::{Container, State, find_container};
 use godwit_proto::control::MigrateRequest;
 use godwit_types::{
     AgentReport, HostName, MAX_DOWNTIME_MS, MigrationOptions, OptionError, Refusal, Status,
+    missing_cpu_flags,
 };
 
 use super::run::find_host;
@@ -111,9 +112,20 @@ fn against(leader: &Leader, state: &State, container: &Container, to: &HostName)
 }
 
 fn other_machine(to: &HostName, source: &AgentReport, there: &AgentReport) -> Option<Refusal> {
-    let (from, there) = (&source.facts.arch, &there.facts.arch);
-    (from != there).then(|| Refusal::Invalid {
+    let (from, there) = (&source.facts, &there.facts);
+    let problem = if from.arch != there.arch {
+        let (from, there) = (&from.arch, &there.arch);
+        format!("its processor is {there}, the container runs on {from}")
+    } else {
+        let missing = missing_cpu_flags(&from.cpu_flags, &there.cpu_flags);
+        if missing.is_empty() {
+            return None;
+        }
+        let missing = missing.join(" ");
+        format!("its processor lacks `{missing}`, which the container may be using where it runs")
+    };
+    Some(Refusal::Invalid {
         what: to.to_string(),
-        problem: format!("its processor is {there}, the container runs on {from}"),
+        problem,
     })
 }

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use godwit_core::{
     Act, Ask, Command, Memory, Migration, Record, State, Step, next_step, operation,
 };
-use godwit_types::{FailureKind, FreezeStep, MAX_ROUNDS, MigrationId, Outcome, Phase};
+use godwit_types::{FailureKind, FreezeStep, MAX_ROUNDS, MigrationId, Need, Outcome, Phase};
 use tracing::{info, warn};
 
 use super::{
@@ -106,7 +106,9 @@ impl Drive<'_> {
             }
         };
         match outcome {
-            Outcome::Checked { need } => self.memory.need = Some(need),
+            Outcome::Checked { need: disk, memory } => {
+                self.memory.need = Some(Need { disk, memory });
+            }
             Outcome::PreCopied {
                 rounds,
                 bytes,
@@ -135,7 +137,7 @@ impl Drive<'_> {
             _ => {}
         }
         if act == Act::CheckSource && self.memory.need.is_none() {
-            self.memory.need = Some(0);
+            self.memory.need = Some(Need::default());
         }
         match reaches {
             Some(phase @ (Phase::PreCopy | Phase::Frozen | Phase::Transferred | Phase::Staged)) => {

@@ -236,6 +236,7 @@ impl Agent {
                 criu_problem: None,
                 cgroups: CgroupMode::V2,
                 cpus: 2,
+                cpu_flags: Default::default(),
                 memory: ByteSize(1 << 30),
                 disk_free: ByteSize(1 << 30),
                 version: "0".to_owned(),
@@ -291,10 +292,13 @@ impl Inner {
                 bytes: self.rounds.iter().map(|round| round.sent_bytes).sum(),
                 predicted_freeze_us: 5000,
             },
-            Verb::CheckSource { .. } => Outcome::Checked { need: 100 },
-            Verb::CheckDestination { need, .. } => {
-                assert_eq!(*need, 100);
-                Outcome::Checked { need: 0 }
+            Verb::CheckSource { .. } => Outcome::Checked {
+                need: 100,
+                memory: 200,
+            },
+            Verb::CheckDestination { need, memory, .. } => {
+                assert_eq!((*need, *memory), (100, 200));
+                Outcome::Checked { need: 0, memory: 0 }
             }
             Verb::Prepare {
                 container,

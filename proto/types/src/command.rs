@@ -46,13 +46,19 @@ pub enum Verb {
     CheckSource {
         container: ContainerId,
         generation: Generation,
+        /// Whether memory comes before the freeze.
+        #[serde(default)]
+        options: MigrationOptions,
     },
     /// Destination: could this container be restored here? Changes nothing. → `Checked`
     CheckDestination {
         container: ContainerId,
         spec: Box<ContainerSpec>,
-        /// What `CheckSource` answered that the source needs: bytes of memory and of rootfs.
+        /// What `CheckSource` answered.
         need: u64,
+        /// What `CheckSource` answered.
+        #[serde(default)]
+        memory: u64,
     },
     /// Source: what would a migration come to? Watches for `millis` what is written; changes
     /// nothing. → `Sampled`
@@ -215,9 +221,11 @@ pub enum Outcome {
     Stopped {
         exit: Exit,
     },
-    /// `need`: bytes that the destination must have room for.
+    /// `need`: bytes that the destination's disk must have room for; `memory`: bytes of memory.
     Checked {
         need: u64,
+        #[serde(default)]
+        memory: u64,
     },
     /// Every round, in order; none when memory is sent in the freeze.
     PreCopied {
@@ -245,6 +253,13 @@ pub enum Outcome {
     },
 }
 
+/// Bytes that a container needs where it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    pub disk: u64,
+    pub memory: u64,
+}
+
 /// What went wrong, for whom, and whether to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -261,6 +276,8 @@ pub enum FailureKind {
     CommandNotExecutable,
     /// The host lacks something: room, CRIU, a kernel feature.
     Unfit,
+    /// The container holds something that can't be moved, which the text names.
+    Unmovable,
     /// The other host could not be reached or broke off.
     Peer,
     /// The container writes faster than its memory can be sent: the freeze would be too long.

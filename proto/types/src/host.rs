@@ -1,5 +1,7 @@
 //! What a host says of itself.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ByteSize;
@@ -29,6 +31,9 @@ pub struct HostFacts {
     pub criu_problem: Option<String>,
     pub cgroups: CgroupMode,
     pub cpus: u32,
+    /// What its processors can do, as `/proc/cpuinfo` names it. Empty: not known.
+    #[serde(default)]
+    pub cpu_flags: BTreeSet<String>,
     pub memory: ByteSize,
     /// Free bytes under the data root when the session began.
     pub disk_free: ByteSize,

@@ -6,6 +6,7 @@
 //! them, `runtime` acts on them.
 
 mod command;
+mod cpu;
 mod digest;
 mod generation;
 mod host;
@@ -20,7 +21,8 @@ mod spec;
 mod units;
 mod view;
 
-pub use command::{AgentCommand, AgentReport, CommandFailure, FailureKind, Outcome, Verb};
+pub use command::{AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, Verb};
+pub use cpu::missing_cpu_flags;
 pub use digest::{Digest, DigestError};
 pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};

@@ -35,7 +35,7 @@ pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use session::{RoundStats, Session};
 pub use smaps::{Smaps, VARIABLE as SMAPS_VARIABLE};
 pub use store::{Index, Store, StoreError};
-pub use support::{available, supported};
+pub use support::{Reserve, supported};
 
 /// Bytes of a page. CRIU images are only exchanged between hosts of the same.
 pub const PAGE: u64 = 4096;

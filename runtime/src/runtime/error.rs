@@ -41,6 +41,10 @@ pub enum RuntimeError {
     Memory(#[from] StoreError),
     #[error("no room: {need} bytes needed, {free} free")]
     NoRoom { need: u64, free: u64 },
+    #[error("too little memory: {need} bytes needed, {free} free beside what is kept for others")]
+    NoMemory { need: u64, free: u64 },
+    #[error("{0}")]
+    Unmovable(String),
     #[error("`{path}`")]
     Io {
         path: PathBuf,

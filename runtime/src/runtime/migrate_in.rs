@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, MigrationId};
+use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, MigrationId, Need};
 
 use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
 use crate::{
@@ -20,15 +20,20 @@ impl Runtime {
         &self,
         id: &ContainerId,
         spec: &ContainerSpec,
-        need: u64,
+        need: Need,
     ) -> Result<()> {
         if let Some(problem) = &self.inner.facts.criu_problem {
             return Err(RuntimeError::NoCriu(problem.clone()));
         }
         self.image_of(spec)?;
-        let free = self.disk_free();
+        let memory = need.memory;
+        let (need, free) = (need.disk, self.disk_free());
         if need > free {
             return Err(RuntimeError::NoRoom { need, free });
+        }
+        let free = self.memory_free();
+        if memory > free {
+            return Err(RuntimeError::NoMemory { need: memory, free });
         }
         match self.state(id).await {
             Err(RuntimeError::NotFound(_)) => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId};
+use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 
 use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
@@ -14,41 +14,63 @@ use crate::{
         size,
     },
     shim::protocol::{Request, State},
+    unmovable::unmovable,
 };
 
 /// The writable layer, among the checkpoint's files.
 pub(super) const ROOTFS: &str = "rootfs";
+/// Bytes that CRIU writes besides memory that could be carried, about: seen with one process of
+/// five threads were 200 KiB.
+const IMAGES: u64 = 512 << 10;
+const IMAGES_OF_PROCESS: u64 = 256 << 10;
 
 impl Runtime {
-    /// Could it be dumped? Answers the bytes that a destination must have room for.
-    pub async fn check_source(&self, id: &ContainerId) -> Result<u64> {
+    /// Could it be dumped? Answers what a destination must have room for. `carried`: the caller
+    /// would bring its private memory over.
+    pub async fn check_source(&self, id: &ContainerId, carried: bool) -> Result<Need> {
+        let need = self.need(id, carried).await?;
+        if let Some(problem) = &self.inner.facts.criu_problem {
+            return Err(RuntimeError::NoCriu(problem.clone()));
+        }
+        let pids = self.processes(id).await?;
+        if let Some(text) = blocking(move || Ok(unmovable(&pids))).await? {
+            return Err(RuntimeError::Unmovable(text));
+        }
+        let (need_here, free) = (need.disk, self.disk_free());
+        if need_here > free {
+            return Err(RuntimeError::NoRoom {
+                need: need_here,
+                free,
+            });
+        }
+        Ok(need)
+    }
+
+    /// What a destination must have room for.
+    pub async fn need(&self, id: &ContainerId, carried: bool) -> Result<Need> {
         let pid = match self.state(id).await? {
             InstanceState::Running { pid } => pid,
             other => return Err(self.wrong_state(id, &other, "running")),
         };
-        if let Some(problem) = &self.inner.facts.criu_problem {
-            return Err(RuntimeError::NoCriu(problem.clone()));
-        }
         let paths = self.paths(id);
         let cgroup = self.cgroup(id);
-        let need = blocking(move || {
-            let memory: u64 = crate::cgroup::Group::new(&cgroup)?
-                .processes()?
-                .into_iter()
-                .chain([pid])
-                .map(resident)
-                .sum();
+        blocking(move || {
+            let mut pids = crate::cgroup::Group::new(&cgroup)?.processes()?;
+            if !pids.contains(&pid) {
+                pids.push(pid);
+            }
+            let memory = Resident::of_all(&pids);
             // Counted twice: as it arrives, and unpacked.
             let layer = size(&Rootfs::new(&paths.rootfs()).upper())?;
             let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
-            Ok(memory + 2 * layer + 2 * log)
+            let dumped = if carried { memory.shared } else { memory.all() };
+            let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
+            Ok(Need {
+                disk: dumped + images + 2 * layer + 2 * log,
+                memory: memory.all(),
+            })
         })
-        .await?;
-        let free = self.disk_free();
-        if need > free {
-            return Err(RuntimeError::NoRoom { need, free });
-        }
-        Ok(need)
+        .await
     }
 
     /// The container's processes, as this host numbers them.
@@ -237,12 +259,45 @@ fn told(id: &ContainerId, delivered: Result<usize, crate::network::NetworkError>
     }
 }
 
-/// Bytes of memory a process has, as its destination will need them.
-fn resident(pid: i32) -> u64 {
-    fs::read_to_string(format!("/proc/{pid}/statm"))
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
-        .map_or(0, |pages| pages * rustix::param::page_size() as u64)
+/// Bytes of memory that a container has, swapped out or not. No pages of files: they are on the
+/// other host too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Resident {
+    private: u64,
+    /// At least: several processes may have the same, or each its own.
+    shared: u64,
+}
+
+impl Resident {
+    fn of_all(pids: &[i32]) -> Self {
+        let mut all = Self::default();
+        for pid in pids {
+            // None: it has ended.
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let one = Self::of(&status);
+            all.private += one.private;
+            all.shared = all.shared.max(one.shared);
+        }
+        all
+    }
+
+    fn of(status: &str) -> Self {
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_ascii_whitespace().next());
+            number
+                .and_then(|text| text.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        Self {
+            private: (kib("RssAnon:") + kib("VmSwap:")) * 1024,
+            shared: kib("RssShmem:") * 1024,
+        }
+    }
+
+    fn all(self) -> u64 {
+        self.private + self.shared
+    }
 }
 
 fn collect(dir: &Path, prefix: &str, files: &mut Vec<CheckpointFile>) -> Result<()> {
@@ -263,4 +318,22 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<CheckpointFile>) -> Result<
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_resident_is_read_from_the_status() {
+        let status = "Name:\tx\nVmSwap:\t       1 kB\nRssAnon:\t      20 kB\n\
+                      RssFile:\t     300 kB\nRssShmem:\t       4 kB\n";
+        let resident = Resident {
+            private: 21 << 10,
+            shared: 4 << 10,
+        };
+        assert_eq!(Resident::of(status), resident);
+        assert_eq!(resident.all(), 25 << 10);
+        assert_eq!(Resident::of(""), Resident::default());
+    }
 }

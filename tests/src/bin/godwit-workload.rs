@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{churn, count, exit, family, files, memory, redis, witness};
+use godwit_tests::workload::{churn, count, exit, family, files, hold, memory, redis, witness};
 
 #[derive(Parser)]
 struct Arguments {
@@ -29,6 +29,8 @@ enum What {
     },
     /// End with this code on SIGTERM
     Exit { code: u8 },
+    /// Hold what can't be moved
+    Hold { kind: hold::Kind },
     /// Several processes under two users
     Family { part: Option<Part> },
     /// Write to many files and a large one, and say whether they are what they should be
@@ -53,6 +55,7 @@ fn main() -> Result<ExitCode> {
         What::Count { pause } => count::run(Duration::from_millis(pause)),
         What::Exit { code } => exit::run(code),
         What::Files(options) => files::run(&options),
+        What::Hold { kind } => hold::run(kind),
         What::Memory(options) => memory::run(&options),
         What::Witness(options) => witness::run(&options),
         What::Churn(options) => churn::run(&options),

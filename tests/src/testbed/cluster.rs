@@ -39,6 +39,8 @@ pub struct Options {
     pub agent_env: Vec<(u8, String, String)>,
     /// Given to the agent of a host in place of a CRIU that works.
     pub agent_criu: Vec<(u8, PathBuf)>,
+    /// Given to the agent of a host besides.
+    pub agent_arguments: Vec<(u8, String)>,
     /// Hosts whose data is on a file system of its own of this many bytes.
     pub small: Vec<(u8, u64)>,
     /// Where everything is kept. None: a directory of its own, removed at the end.
@@ -53,6 +55,7 @@ impl Default for Options {
             lasting: false,
             agent_env: Vec::new(),
             agent_criu: Vec::new(),
+            agent_arguments: Vec::new(),
             small: Vec::new(),
             dir: None,
         }
@@ -67,6 +70,7 @@ pub struct Cluster {
     daemons: Vec<Child>,
     programs: Programs,
     agent_criu: Vec<(u8, PathBuf)>,
+    agent_arguments: Vec<(u8, String)>,
     lasting: bool,
     keep_dir: bool,
 }
@@ -105,6 +109,7 @@ impl Cluster {
             daemons: Vec::new(),
             programs,
             agent_criu: options.agent_criu.clone(),
+            agent_arguments: options.agent_arguments.clone(),
             lasting: false,
             keep_dir,
         };
@@ -251,6 +256,12 @@ impl Cluster {
         let other = self.agent_criu.iter().find(|(host, _)| *host == number);
         let criu = other.map_or(&self.programs.criu, |(_, criu)| criu);
         command.arg("--criu").arg(criu);
+        let others = self.agent_arguments.iter();
+        command.args(
+            others
+                .filter(|(host, _)| *host == number)
+                .map(|(_, text)| text),
+        );
         command
     }
 
@@ -467,6 +478,7 @@ impl Cluster {
             daemons: Vec::new(),
             programs: Programs::find()?,
             agent_criu: Vec::new(),
+            agent_arguments: Vec::new(),
             lasting: true,
             keep_dir: true,
         }))

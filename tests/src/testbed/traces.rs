@@ -97,8 +97,8 @@ impl Marks {
     }
 }
 
-/// What is on one host of a running cluster: links, packet rules, mounts, cgroups, programs, and
-/// the directories of containers.
+/// What is on one host of a running cluster: links, packet rules, mounts, cgroups, programs, the
+/// memory that its daemons hold for containers, and the directories of containers.
 pub fn on_host(cluster: &Cluster, number: u8) -> Result<BTreeSet<String>> {
     let host = cluster.host(number);
     let inside = |program: &str, arguments: &[&str]| run(host.command(program, arguments));
@@ -140,7 +140,35 @@ pub fn on_host(cluster: &Cluster, number: u8) -> Result<BTreeSet<String>> {
             found.insert(format!("process {pid} {program}"));
         }
     }
+    for program in ["godwit-agent", "godwit-shim"] {
+        for pid in host.processes(program)? {
+            for held in memory_files(pid) {
+                found.insert(format!("memory {held} of {program} {pid}"));
+            }
+        }
+    }
     Ok(found)
+}
+
+/// The nameless files in memory that a process has open, or mapped.
+fn memory_files(pid: i32) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if let Ok(target) = fs::read_link(entry.path()) {
+            found.insert(target.display().to_string());
+        }
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mapped = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
+    found.extend(mapped.map(str::to_owned));
+    found.retain(|name| name.starts_with("/memfd:"));
+    found
 }
 
 fn names(dir: &Path, what: &str, found: &mut BTreeSet<String>) {

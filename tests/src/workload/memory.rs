@@ -10,10 +10,13 @@
 //! | `go` | `going` |
 //! | `verify` | `ok PAGES` or `bad PROCESS PAGE` |
 //! | `hash` | a hash of each process's memory |
+//! | `exec` | none: the first process runs its program anew |
+//! | `grow` | none: the first process takes memory until it is killed |
 
 mod family;
 mod region;
 mod serve;
+mod strict;
 
 use std::{process::ExitCode, sync::atomic::Ordering, thread, time::Duration};
 
@@ -36,6 +39,12 @@ pub struct Options {
     /// Answer on this port
     #[arg(long, value_name = "PORT")]
     echo: Option<u16>,
+    /// MiB that are filled before the first fork: every process has a copy on write of them
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    shared: usize,
+    /// Forbid every process, by a filter that kills, what could look into another's memory
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Until SIGTERM; then everything is verified once more.
@@ -46,9 +55,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     );
     // The children inherit the mask: they end when the first process does.
     term::block()?;
-    let pages = options.rss * 256;
+    if options.strict {
+        strict::forbid()?;
+        strict::holds()?;
+    }
     let rate = options.rate * 1_000_000 / options.processes as u64;
-    let family = Family::start(options.processes, pages, rate)?;
+    let family = Family::start(
+        options.processes,
+        options.shared * 256,
+        options.rss * 256,
+        rate,
+    )?;
     let stop = term::flag()?;
     if let Some(port) = options.echo {
         serve::start(port, family.clone())?;
@@ -59,6 +76,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     family.ask_all("pause")?;
     let verdict = family.verify()?;
+    if options.strict {
+        strict::holds()?;
+    }
     println!("{verdict}");
     Ok(ExitCode::from(u8::from(!verdict.starts_with("ok"))))
 }

@@ -6,6 +6,7 @@ pub mod count;
 pub mod exit;
 pub mod family;
 pub mod files;
+pub mod hold;
 pub mod memory;
 mod page;
 pub mod redis;

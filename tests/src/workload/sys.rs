@@ -1,7 +1,13 @@
 //! The one place of the workloads with `unsafe`: processes, and memory that is mapped, moved,
 //! shared and given back.
 
-use std::{fs::File, io, os::fd::AsRawFd, ptr, sync::atomic::AtomicU64};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+    sync::atomic::AtomicU64,
+};
 
 use memmap2::MmapRaw;
 use nix::libc::{self, c_int, c_void};
@@ -40,6 +46,58 @@ pub fn say(line: &str) {
     let line = format!("{line}\n");
     // SAFETY: pointer and length are those of a string that lives until the call returns.
     unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
+}
+
+/// Has the kernel kill whoever does one of these system calls: this thread, and what it starts and
+/// forks from now on.
+pub fn forbid(calls: &[libc::c_long]) -> io::Result<()> {
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    // The call's number is the first field of what a filter sees.
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (index, call) in calls.iter().enumerate() {
+        let to_kill = (calls.len() - index) as u8;
+        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        filter.push(step(equal, to_kill, 0, *call as u32));
+    }
+    for verdict in [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS] {
+        filter.push(step(libc::BPF_RET | libc::BPF_K, 0, 0, verdict));
+    }
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: numbers alone.
+    succeeded(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program and its steps live until the call returns, and the kernel copies them.
+    succeeded(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) })
+}
+
+/// A system call that makes a descriptor. `structure`: where its second argument leads to.
+pub fn descriptor(
+    call: libc::c_long,
+    [first, second, third]: [libc::c_long; 3],
+    structure: Option<&mut [u8; 120]>,
+) -> io::Result<OwnedFd> {
+    let second = structure.map_or(second, |bytes| bytes.as_mut_ptr() as libc::c_long);
+    // SAFETY: the callers' calls take numbers, and one a structure of 120 bytes, which lives.
+    let made = unsafe { libc::syscall(call, first, second, third) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made as i32) })
+}
+
+/// Asks for one and lets it be.
+pub fn ask_for_userfaultfd() {
+    // SAFETY: a number goes in, a number comes out.
+    unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
 }
 
 /// What a mapping is backed by.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use godwit_runtime::memory::{self, Frame, Store, StoreError};
+use godwit_runtime::memory::{Frame, Store, StoreError};
 
 use super::LANES;
 
@@ -39,10 +39,9 @@ enum State {
     Shut,
 }
 
-impl Default for Arriving {
-    fn default() -> Self {
-        // What is kept for others: a tenth. A host that does not say what it has, has enough.
-        let limit = memory::available().map_or(u64::MAX, |bytes| bytes / 10 * 9);
+impl Arriving {
+    /// `limit`: the most bytes that are taken.
+    pub fn new(limit: u64) -> Self {
         Self {
             state: Mutex::new(State::Open {
                 store: Arc::new(Store::new(limit)),
@@ -52,9 +51,7 @@ impl Default for Arriving {
             }),
         }
     }
-}
 
-impl Arriving {
     /// A lane begins. Each can only once: one that broke has lost something.
     pub fn join(&self, lane: u32, of: u32) -> Result<(), MemoryError> {
         let mut state = self.state.lock().expect("no holder panics");
@@ -122,7 +119,7 @@ mod tests {
 
     #[test]
     fn memory_is_whole_when_every_lane_came_to_its_end() {
-        let arriving = Arriving::default();
+        let arriving = Arriving::new(1 << 20);
         assert!(!arriving.has_begun());
         arriving.join(0, 2).unwrap();
         for (lane, of) in [(0, 2), (2, 2), (1, 3), (0, 0), (1, LANES + 1)] {
@@ -145,9 +142,9 @@ mod tests {
 
     #[test]
     fn none_may_come_at_all() {
-        let arriving = Arriving::default();
+        let arriving = Arriving::new(1 << 20);
         assert!(arriving.take().unwrap().is_none());
-        let arriving = Arriving::default();
+        let arriving = Arriving::new(1 << 20);
         arriving.shut();
         assert!(arriving.take().is_err());
     }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
-use super::super::protocol::Passage;
+use super::super::protocol::{Passage, said};
 
 /// Frames that wait for a lane's connection.
 const AHEAD: usize = 16;
@@ -27,7 +27,7 @@ const AHEAD: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
     /// Only the message: a status prints its metadata too.
-    #[error("{}", .0.message())]
+    #[error("{}", said(.0))]
     Peer(Box<Status>),
     #[error("the destination ended a lane")]
     Ended,

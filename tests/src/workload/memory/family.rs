@@ -1,7 +1,8 @@
-//! The processes of one `memory`: the first forks the others and asks them over a socket each.
+//! The processes of one `memory`: a tree that grows from the first, which asks the others over a
+//! socket each.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,30 +15,43 @@ use crate::workload::sys;
 /// The first process's view of all of them.
 #[derive(Clone)]
 pub struct Family {
-    first: Region,
+    first: Arc<Vec<Region>>,
     others: Arc<Vec<Mutex<BufReader<UnixStream>>>>,
 }
 
 impl Family {
-    /// Returns in the first process alone, when every page of every process is filled.
-    pub fn start(processes: usize, pages: usize, rate: u64) -> Result<Self> {
-        let mut others = Vec::new();
-        for process in 1..processes {
-            let (ours, theirs) = UnixStream::pair()?;
-            if sys::fork()?.is_none() {
-                drop((ours, others));
-                sys::exit(i32::from(member(process, pages, rate, theirs).is_err()));
-            }
-            others.push(Mutex::new(BufReader::new(ours)));
+    /// Returns in the first process alone, when every page of every process is filled: those that
+    /// all have from before the first fork, and those of its own.
+    pub fn start(processes: usize, shared: usize, pages: usize, rate: u64) -> Result<Self> {
+        let mut before = Vec::new();
+        if shared > 0 {
+            before.push(Region::fill(processes, shared)?);
         }
-        let first = Region::fill(0, pages)?;
+        let pairs: io::Result<Vec<_>> = (1..processes).map(|_| UnixStream::pair()).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = pairs?.into_iter().unzip();
+        let me = spread(processes)?;
+        let start = || -> Result<Vec<Region>> {
+            let mut regions = before;
+            for region in &regions {
+                region.belongs_to(me);
+            }
+            regions.push(Region::fill(me, pages)?);
+            Ok(regions)
+        };
+        if let Some(first) = me.checked_sub(1).and_then(|at| theirs.into_iter().nth(at)) {
+            drop(ours);
+            let done = start().and_then(|regions| member(&regions, rate, first));
+            sys::exit(i32::from(done.is_err()));
+        }
+        let regions = start()?;
+        let others = ours.into_iter().map(BufReader::new).map(Mutex::new);
         let family = Self {
-            first: first.clone(),
-            others: Arc::new(others),
+            first: Arc::new(regions),
+            others: Arc::new(others.collect()),
         };
         // Each answers only once it has filled its memory.
         family.ask_all("go")?;
-        first.rewrite(rate);
+        rewrite(&family.first, rate);
         Ok(family)
     }
 
@@ -82,31 +96,64 @@ impl Family {
     }
 }
 
+/// Forks the others, each process the two after twice its number. Answers which this one is.
+fn spread(processes: usize) -> io::Result<usize> {
+    let mut me = 0;
+    'this: loop {
+        for child in [2 * me + 1, 2 * me + 2] {
+            if child < processes && sys::fork()?.is_none() {
+                me = child;
+                continue 'this;
+            }
+        }
+        return Ok(me);
+    }
+}
+
+/// All of them together at this rate.
+fn rewrite(regions: &[Region], rate: u64) {
+    for region in regions {
+        region.rewrite(rate / regions.len() as u64);
+    }
+}
+
 /// One of the other processes: until the first one is gone.
-fn member(process: usize, pages: usize, rate: u64, mut first: UnixStream) -> Result<()> {
-    let region = Region::fill(process, pages)?;
-    region.rewrite(rate);
+fn member(regions: &[Region], rate: u64, mut first: UnixStream) -> Result<()> {
+    rewrite(regions, rate);
     for line in BufReader::new(first.try_clone()?).lines() {
-        writeln!(first, "{}", answer(&region, &line?))?;
+        writeln!(first, "{}", answer(regions, &line?))?;
     }
     Ok(())
 }
 
-fn answer(region: &Region, what: &str) -> String {
+fn answer(regions: &[Region], what: &str) -> String {
+    let pause = |paused| regions.iter().for_each(|region| region.pause(paused));
     match what {
         "pause" => {
-            region.pause(true);
+            pause(true);
             "paused".into()
         }
         "go" => {
-            region.pause(false);
+            pause(false);
             "going".into()
         }
-        "verify" => match region.verify() {
-            Ok(pages) => format!("ok {pages}"),
-            Err(page) => format!("bad {page}"),
-        },
-        "hash" => format!("{:016x}", region.hash()),
+        "verify" => {
+            let mut pages = 0;
+            for region in regions {
+                match region.verify() {
+                    Ok(count) => pages += count,
+                    Err(page) => return format!("bad {}", pages + page),
+                }
+            }
+            format!("ok {pages}")
+        }
+        "hash" => {
+            let hashes = regions.iter().map(Region::hash);
+            format!(
+                "{:016x}",
+                hashes.fold(0, |all: u64, one| all.rotate_left(7) ^ one)
+            )
+        }
         _ => "unknown".into(),
     }
 }

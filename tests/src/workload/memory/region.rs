@@ -24,8 +24,8 @@ pub struct Region(Arc<Mutex<Pages>>);
 struct Pages {
     process: usize,
     memory: MmapMut,
-    /// How often each page was written.
-    versions: Vec<u32>,
+    /// Who wrote each page last, and how often it was written.
+    versions: Vec<(usize, u32)>,
     paused: bool,
 }
 
@@ -35,7 +35,7 @@ impl Region {
         let mut pages = Pages {
             process,
             memory: MmapMut::map_anon(pages * SIZE)?,
-            versions: vec![0; pages],
+            versions: vec![(process, 0); pages],
             paused: false,
         };
         for page in 0..pages.versions.len() {
@@ -46,6 +46,11 @@ impl Region {
 
     fn lock(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A forked process writes what no other does.
+    pub fn belongs_to(&self, process: usize) {
+        self.lock().process = process;
     }
 
     /// Rewrites random pages from now on, `rate` bytes a second in all.
@@ -104,7 +109,8 @@ impl Region {
 
 impl Pages {
     fn seed(&self, page: usize) -> u64 {
-        page::seed(&[self.process as u64, page as u64, self.versions[page].into()])
+        let (writer, version) = self.versions[page];
+        page::seed(&[writer as u64, page as u64, version.into()])
     }
 
     fn page(&self, page: usize) -> &[u8] {
@@ -112,7 +118,8 @@ impl Pages {
     }
 
     fn write(&mut self, page: usize) {
-        self.versions[page] = self.versions[page].wrapping_add(1);
+        let (_, version) = self.versions[page];
+        self.versions[page] = (self.process, version.wrapping_add(1));
         let seed = self.seed(page);
         page::fill(&mut self.memory[page * SIZE..][..SIZE], seed);
     }

@@ -1,14 +1,20 @@
 //! The TCP side of the first process: a line in, a line out.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    env,
+    io::{self, BufRead, BufReader, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    process::Command,
     thread,
 };
 
 use anyhow::{Context, Result};
 
-use super::family::Family;
+use super::{family::Family, region::Region};
+
+/// Pages at a time, where memory is taken without an end.
+const GROWTH: usize = 1024;
 
 /// Listens, and answers every connection on a thread of its own.
 pub fn start(port: u16, family: Family) -> Result<()> {
@@ -38,6 +44,8 @@ fn converse(mut stream: TcpStream, family: &Family) -> Result<()> {
             "hash" => family.ask_all("hash")?.join(" "),
             "pause" => family.ask_all("pause")?[0].clone(),
             "go" => family.ask_all("go")?[0].clone(),
+            "exec" => return Err(again().into()),
+            "grow" => return grow(),
             other => match other.strip_prefix("ping ") {
                 Some(number) => format!("pong {number}"),
                 None => "unknown".into(),
@@ -45,5 +53,21 @@ fn converse(mut stream: TcpStream, family: &Family) -> Result<()> {
         };
         // One write, one segment.
         stream.write_all(format!("{answer}\n").as_bytes())?;
+    }
+}
+
+/// The same program with the same arguments. Returns only when it can't.
+fn again() -> io::Error {
+    match env::current_exe() {
+        Ok(program) => Command::new(program).args(env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    }
+}
+
+/// Until the kernel ends it.
+fn grow() -> Result<()> {
+    let mut all = Vec::new();
+    loop {
+        all.push(Region::fill(all.len(), GROWTH)?);
     }
 }
