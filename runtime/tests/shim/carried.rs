@@ -7,7 +7,7 @@ use godwit_runtime::{
     shim::protocol::{Request, State},
 };
 
-use super::{Instance, carry, consecutive, migration};
+use super::{Instance, carry, consecutive, migration, pids};
 
 /// Fills some memory, and then checks all of it and changes some, again and again.
 const REMEMBER: [&str; 3] = [
