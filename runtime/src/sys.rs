@@ -69,7 +69,7 @@ pub fn fork() -> io::Result<Option<i32>> {
 
 /// Sends a whole Ethernet frame out of a link of this network namespace.
 pub fn send_arp(link: &str, frame: &[u8]) -> io::Result<usize> {
-    send_frame(link, libc::ETH_P_ARP as u16, frame)
+    FrameSender::new(link, libc::ETH_P_ARP as u16)?.send(frame)
 }
 
 /// A socket that copies every packet on every link of this network namespace which the filter
@@ -136,39 +136,48 @@ fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result
     }
 }
 
-/// Sends a whole Ethernet frame of this protocol out of a link of this network namespace.
-pub fn send_frame(link: &str, protocol: u16, frame: &[u8]) -> io::Result<usize> {
-    let index = nix::net::if_::if_nametoindex(link)?;
-    let protocol = protocol.to_be();
-    // SAFETY: plain arguments; the result is checked before it becomes an owned descriptor.
-    let raw = unsafe {
+/// Sends whole Ethernet frames of one protocol out of a link of this network namespace. Closing it
+/// waits for the kernel, some milliseconds: one for many frames, and not in the freeze.
+pub struct FrameSender {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl FrameSender {
+    pub fn new(link: &str, protocol: u16) -> io::Result<Self> {
+        let index = nix::net::if_::if_nametoindex(link)?;
         // Of no protocol: it shall only send, and take nothing in.
-        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)
-    };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
+        // SAFETY: plain arguments; the result is checked before it becomes an owned descriptor.
+        let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and owned by nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+        // SAFETY: an all-zero `sockaddr_ll` is a valid value of that plain C struct.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol.to_be();
+        address.sll_ifindex = index as i32;
+        Ok(Self { socket, address })
     }
-    // SAFETY: just made, and owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    // SAFETY: an all-zero `sockaddr_ll` is a valid value of that plain C struct.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = index as i32;
-    // SAFETY: buffer and address are valid for the lengths given with them.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as u32,
-        )
-    };
-    if sent < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(sent as usize)
+
+    pub fn send(&self, frame: &[u8]) -> io::Result<usize> {
+        // SAFETY: buffer and address are valid for the lengths given with them.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const self.address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(sent as usize)
+        }
     }
 }

@@ -186,8 +186,9 @@ impl<R: Read> Members<R> {
             ),
             device: match kind {
                 EntryType::Char | EntryType::Block => (
-                    header.device_major().map_err(bad)?.unwrap_or(0),
-                    header.device_minor().map_err(bad)?.unwrap_or(0),
+                    // Blank in some archives; who makes devices refuses what is not one.
+                    header.device_major().ok().flatten().unwrap_or(0),
+                    header.device_minor().ok().flatten().unwrap_or(0),
                 ),
                 _ => (0, 0),
             },

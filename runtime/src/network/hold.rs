@@ -34,11 +34,12 @@ impl Hold {
         })
     }
 
-    /// Sends all of it out of a link. Answers how many packets.
+    /// Sends all of it out of a link. Answers how many packets. Waits for the kernel at its end.
     pub fn deliver(self, link: &str) -> io::Result<usize> {
         // What comes now finds its way by itself; with a client that never stops, this would not
         // end either.
         sys::filter_packets(&self.socket, &[REFUSE])?;
+        let out = sys::FrameSender::new(link, nix::libc::ETH_P_IP as u16)?;
         let mut buffer = vec![0; 1 << 16];
         let mut sent = 0;
         loop {
@@ -49,7 +50,7 @@ impl Hold {
             };
             let frame = &mut buffer[..length];
             // Too large for the link, since the kernel joined several: TCP sends those again.
-            if seal(frame) && sys::send_frame(link, nix::libc::ETH_P_IP as u16, frame).is_ok() {
+            if seal(frame) && out.send(frame).is_ok() {
                 sent += 1;
             }
         }

@@ -54,12 +54,16 @@ struct Known {
 /// How long the new place of a container may take to be told here.
 const TABLE: Duration = Duration::from_millis(500);
 
-fn delivered(hold: Hold, link: &str) -> Result<usize> {
-    hold.deliver(link).map_err(|source| NetworkError::Kernel {
-        step: "delivering packets on",
-        what: format!("link `{link}`"),
-        source,
-    })
+async fn delivered(hold: Hold, link: String) -> Result<usize> {
+    let what = format!("link `{link}`");
+    let delivered = tokio::task::spawn_blocking(move || hold.deliver(&link)).await;
+    delivered
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(|source| NetworkError::Kernel {
+            step: "delivering packets on",
+            what,
+            source,
+        })
 }
 
 impl Networks {
@@ -209,12 +213,12 @@ impl Networks {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        delivered(hold, &vxlan_name(vni))
+        delivered(hold, vxlan_name(vni)).await
     }
 
     /// Delivers what was held for a container that is still here.
-    pub fn deliver_here(&self, hold: Hold, id: &ContainerId) -> Result<usize> {
-        delivered(hold, &veth::link_name(id))
+    pub async fn deliver_here(&self, hold: Hold, id: &ContainerId) -> Result<usize> {
+        delivered(hold, veth::link_name(id)).await
     }
 
     /// Tells the neighbourhood that the container is here.

@@ -120,7 +120,7 @@ impl Runtime {
         };
         let asked = self.shim(id).ask(request).await;
         if asked.is_err() {
-            self.deliver_here(id);
+            self.deliver_here(id).await;
         }
         let mut steps = asked?;
         let paths = self.paths(id);
@@ -191,12 +191,11 @@ impl Runtime {
         }
     }
 
-    fn deliver_here(&self, id: &ContainerId) {
+    async fn deliver_here(&self, id: &ContainerId) {
         let Some(hold) = self.holds().remove(id) else {
             return;
         };
-        let delivered = self.networks().deliver_here(hold, id);
-        told(id, delivered);
+        told(id, self.networks().deliver_here(hold, id).await);
     }
 
     async fn deliver_remote(&self, id: &ContainerId) {
@@ -220,7 +219,7 @@ impl Runtime {
         match self.state(id).await? {
             InstanceState::Frozen { .. } => {
                 self.shim(id).ask(Request::Thaw).await?;
-                self.deliver_here(id);
+                self.deliver_here(id).await;
                 Ok(())
             }
             // It has ended meanwhile: nothing is held.
