@@ -113,7 +113,9 @@ impl Runtime {
         carried: bool,
         layer: Option<Ahead>,
     ) -> Result<Vec<FreezeStep>> {
+        let began = Instant::now();
         self.hold(id);
+        let held = FreezeStep::new("hold packets", began.elapsed()).while_running();
         let request = Request::Freeze {
             migration: migration.clone(),
             carried,
@@ -123,6 +125,7 @@ impl Runtime {
             self.deliver_here(id).await;
         }
         let mut steps = asked?;
+        steps.insert(0, held);
         let paths = self.paths(id);
         let packed = blocking(move || {
             let began = Instant::now();

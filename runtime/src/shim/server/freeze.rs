@@ -69,6 +69,8 @@ fn dump_held(
     migration: MigrationId,
     carried: bool,
 ) -> Result<(Frozen, Vec<FreezeStep>), String> {
+    // From here on, so that nothing which is done before anything stops counts as freeze.
+    let mut steps = Steps::new();
     let images = config.dir.join("checkpoint").join("criu");
     let made = if carried || memory(group) < IN_MEMORY {
         make_in_memory(&images)
@@ -87,7 +89,6 @@ fn dump_held(
         mounts: binds(&config.dir.join("etc")),
         masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
     };
-    let mut steps = Steps::new();
     let hidden = match carried {
         true => Some(HiddenTable::new().map_err(|error| error.to_string())?),
         false => None,
