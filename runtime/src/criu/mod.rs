@@ -12,5 +12,5 @@ mod tools;
 pub use check::{Checked, check};
 pub use log::reason;
 pub use options::{Bind, DumpOptions, RestoreOptions, descriptors, pipe_key};
-pub use swrk::{CriuError, Event, Launch, Program, Swrk};
+pub use swrk::{CriuError, Event, Launch, Leaving, Program, Swrk};
 pub use tools::tools;

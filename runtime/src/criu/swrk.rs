@@ -14,7 +14,7 @@ use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req, Criu_req_type, Cri
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
-    process::{Pid, setpriority_process},
+    process::{Pid, PidfdFlags, pidfd_open, setpriority_process},
 };
 use serde::{Deserialize, Serialize};
 
@@ -272,12 +272,7 @@ impl Swrk {
 
     /// Whether [`Swrk::next`] would not wait.
     pub fn is_ready(&self) -> bool {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        matches!(poll(&mut fds, Some(&now)), Ok(1))
+        readable(self.socket.as_fd())
     }
 
     /// Readable when it has something to say.
@@ -285,10 +280,44 @@ impl Swrk {
         self.socket.as_fd()
     }
 
+    /// After [`Event::Done`], for one that nobody waits for: the kernel takes its namespaces down
+    /// first, which lasts longer than all that it did before.
+    pub fn leave(self) -> io::Result<Leaving> {
+        let pid = Pid::from_child(&self.child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Leaving { pidfd, _criu: self })
+    }
+
     /// After [`Event::Done`]: waits until the process is gone.
     pub fn finish(mut self) {
         let _ = self.child.wait();
     }
+}
+
+/// A CRIU that is through, and has not ended yet. Dropped, it is waited for.
+pub struct Leaving {
+    pidfd: OwnedFd,
+    _criu: Swrk,
+}
+
+impl Leaving {
+    /// Readable once it has ended.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        readable(self.pidfd.as_fd())
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut fds, Some(&now)), Ok(1))
 }
 
 impl Drop for Swrk {

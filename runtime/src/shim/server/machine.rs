@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cgroup::Group,
     container::write_atomic,
-    criu::{CriuError, Event, Swrk},
+    criu::{Event, Leaving, Swrk},
 };
 
 pub struct Machine {
@@ -41,13 +41,62 @@ enum Phase {
     Gone,
 }
 
+enum Restorer {
+    Tidying(Swrk),
+    Leaving(Leaving),
+}
+
+impl Restorer {
+    /// Readable when something is to be done about it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tidying(criu) => criu.as_fd(),
+            Self::Leaving(criu) => criu.as_fd(),
+        }
+    }
+
+    /// Waits until it has ended.
+    fn finish(self) {
+        if let Self::Tidying(mut criu) = self {
+            // An answer or its end: either way it is through with the tasks.
+            let _ = criu.next();
+            criu.finish();
+        }
+    }
+
+    /// What it is next. The tasks run, and are nobody's but the shim's: a failure here is only
+    /// worth a line.
+    fn proceed(self) -> Option<Self> {
+        match self {
+            Self::Tidying(criu) if !criu.is_ready() => Some(Self::Tidying(criu)),
+            Self::Tidying(mut criu) => match criu.next() {
+                Ok(Event::Done { success: true, .. }) => match criu.leave() {
+                    Ok(leaving) => Some(Self::Leaving(leaving)),
+                    Err(error) => {
+                        tracing::warn!(%error, "criu can't be watched");
+                        None
+                    }
+                },
+                other => {
+                    tracing::warn!(
+                        ?other,
+                        "criu did not end well after it had resumed the tasks"
+                    );
+                    None
+                }
+            },
+            Self::Leaving(criu) => (!criu.has_ended()).then_some(Self::Leaving(criu)),
+        }
+    }
+}
+
 struct Running {
     init: Init,
     output: Output,
     /// Holds the memory that is not in the tasks yet.
     pager: Option<Pager>,
-    /// The CRIU that restored it, until it is through.
-    restorer: Option<Swrk>,
+    /// The CRIU that restored it, until it has ended.
+    restorer: Option<Restorer>,
 }
 
 type Outcome = Result<Vec<FreezeStep>, String>;
@@ -101,7 +150,7 @@ impl Machine {
                 .sources()
                 .chain([init.as_fd()])
                 .chain(pager.as_ref().map(Pager::as_fd))
-                .chain(restorer.as_ref().map(Swrk::as_fd))
+                .chain(restorer.as_ref().map(Restorer::as_fd))
                 .collect(),
             Phase::Frozen { init, .. } => vec![init.as_fd()],
             _ => Vec::new(),
@@ -131,13 +180,10 @@ impl Machine {
         }
     }
 
-    /// Lets go of the CRIU that restored the container, once it is through.
+    /// Lets go of the CRIU that restored the container, once it has ended.
     pub fn reap_restorer(&mut self) {
-        if let Phase::Running(running) = &mut self.phase
-            && let Some(restorer) = running.restorer.as_mut().filter(|criu| criu.is_ready())
-            && tidied(restorer)
-        {
-            running.restorer = None;
+        if let Phase::Running(running) = &mut self.phase {
+            running.restorer = running.restorer.take().and_then(Restorer::proceed);
         }
     }
 
@@ -237,7 +283,7 @@ impl Machine {
                     ..
                 }),
             ) => {
-                restorer.into_iter().for_each(finish);
+                restorer.into_iter().for_each(Restorer::finish);
                 match freeze::dump(config, group, &init, &mut output, migration, carried) {
                     Ok((frozen, steps)) => (
                         Phase::Frozen {
@@ -298,7 +344,7 @@ impl Machine {
                         init: resumed.init,
                         output: resumed.output,
                         pager: resumed.pager,
-                        restorer: Some(resumed.swrk),
+                        restorer: Some(Restorer::Tidying(resumed.swrk)),
                     };
                     (Phase::Running(running), Ok(resumed.steps))
                 }
@@ -335,28 +381,6 @@ fn running(init: Init, output: Output) -> Phase {
         pager: None,
         restorer: None,
     })
-}
-
-/// Hears what a CRIU that has resumed the tasks says; whether it has ended. It says that it is
-/// through some time before that, and nobody waits for it meanwhile. The tasks are nobody's but
-/// the shim's: a failure here is only worth a line.
-fn tidied(restorer: &mut Swrk) -> bool {
-    match restorer.next() {
-        Ok(Event::Done { success: true, .. }) => false,
-        Err(CriuError::Died(_)) => true,
-        other => {
-            tracing::warn!(
-                ?other,
-                "criu did not end well after it had resumed the tasks"
-            );
-            true
-        }
-    }
-}
-
-/// Waits until it has ended.
-fn finish(mut restorer: Swrk) {
-    while !tidied(&mut restorer) {}
 }
 
 fn removed(group: &Group) -> Outcome {
