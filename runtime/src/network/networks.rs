@@ -223,7 +223,13 @@ impl Networks {
 
     /// Tells the neighbourhood that the container is here.
     pub async fn announce(&self, id: &ContainerId, attachment: &NetworkAttachment) -> Result<()> {
-        announce::announce(&self.netns(id), attachment)
+        let (netns, attachment) = (self.netns(id), attachment.clone());
+        // Closing a packet socket waits for the kernel: not on a thread that others need.
+        let told = tokio::task::spawn_blocking(move || announce::announce(&netns, &attachment));
+        match told.await {
+            Ok(told) => told,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Removes link and namespace. Nothing there is fine; goes on after a failure and reports
