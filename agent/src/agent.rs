@@ -244,6 +244,15 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
                 },
             );
         }
+        if state.is_some()
+            && let Err(error) = host.runtime.rejoin(&id).await
+        {
+            warn!(
+                container = id.short(),
+                error = chain(&error),
+                "network not taken up"
+            );
+        }
         if matches!(state, Some(InstanceState::Running { .. })) {
             // The agent before this one may have slowed it down.
             precopy::restore(&host.runtime, &id).await;

@@ -70,6 +70,12 @@ fn a_container_outlives_its_agent_moves_afterwards_and_its_exit_code_is_learned(
         is_running(&cluster, "exit")
     })
     .unwrap();
+    // And that of the client, which has to learn where Redis goes next.
+    cluster.kill(3, "godwit-agent").unwrap();
+    cluster.start_agent(3, &[], false).unwrap();
+    cluster.wait_for_hosts(3).unwrap();
+    cluster.migrate(&scene.redis, 1).unwrap();
+    scene.goes_on(&cluster).unwrap();
     let stopped = cluster.json(&["stop", "exit"]).unwrap();
     assert_eq!(stopped[0]["exit_code"], 42, "{stopped}");
     let stopped = cluster.json(&["stop", &scene.redis]).unwrap();

@@ -27,6 +27,15 @@ impl Runtime {
         Ok(found)
     }
 
+    /// Takes up the network of an instance that outlived the agent before this one: its table is
+    /// kept up to date from now on.
+    pub async fn rejoin(&self, id: &ContainerId) -> Result<()> {
+        match self.spec(id)?.network {
+            Some(attachment) => Ok(self.networks().ensure(&attachment.network).await?),
+            None => Ok(()),
+        }
+    }
+
     pub async fn state(&self, id: &ContainerId) -> Result<InstanceState> {
         match self.shim(id).state().await {
             Ok(state) => self.known(id, Ok(state)),
