@@ -100,7 +100,9 @@ impl Stopped {
         prepare(&mut registers, self.enter, number, arguments);
         set_registers(self.tid, &registers)?;
         trace(libc::PTRACE_SINGLESTEP, self.tid, 0, 0)?;
-        let stopped = wait_stopped(self.tid);
+        // However long it takes until it gets a processor: let go of now, it would go on with our
+        // registers, and be killed by the trap at their end.
+        let stopped = wait_stopped(self.tid, None);
         let result = stopped.and_then(|_| get_registers(self.tid));
         set_registers(self.tid, &self.saved)?;
         match value(&result?) {
@@ -212,7 +214,7 @@ fn find_enter(pid: i32) -> io::Result<u64> {
 fn interrupt(tid: i32) -> io::Result<Stop> {
     trace(libc::PTRACE_INTERRUPT, tid, 0, 0)?;
     loop {
-        let status = wait_stopped(tid)?;
+        let status = wait_stopped(tid, Some(PATIENCE))?;
         let signal = libc::WSTOPSIG(status);
         if status >> 16 == libc::PTRACE_EVENT_STOP {
             return Ok(match signal {
@@ -225,20 +227,24 @@ fn interrupt(tid: i32) -> io::Result<Stop> {
     }
 }
 
-fn wait_stopped(tid: i32) -> io::Result<i32> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_stopped(tid: i32, patience: Option<Duration>) -> io::Result<i32> {
+    let began = Instant::now();
     loop {
         let mut status = 0;
+        let flags = match patience {
+            Some(_) => libc::__WALL | libc::WNOHANG,
+            None => libc::__WALL,
+        };
         // SAFETY: `status` is valid for the write.
-        let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
-        if check(libc::c_long::from(waited))? != 0 {
-            return if libc::WIFSTOPPED(status) {
-                Ok(status)
-            } else {
-                Err(io::Error::from_raw_os_error(libc::ESRCH))
-            };
+        let waited = unsafe { libc::waitpid(tid, &raw mut status, flags) };
+        match check(libc::c_long::from(waited)) {
+            Ok(0) => {}
+            Ok(_) if libc::WIFSTOPPED(status) => return Ok(status),
+            Ok(_) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        if Instant::now() > deadline {
+        if patience.is_some_and(|patience| began.elapsed() > patience) {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "task does not stop",
