@@ -2,8 +2,7 @@
 //!
 //! Behind the bucket the packets of containers (VXLAN, so UDP) go before all others, as the fair
 //! queues that Linux puts on network cards do for thin flows. In one queue for all, a client
-//! would measure how long that queue is. The bucket is small, so that large packets are cut into
-//! those that a wire carries: nothing waits behind 64 KiB of others.
+//! would measure how long that queue is.
 
 use anyhow::Result;
 
@@ -62,7 +61,7 @@ fn lines(device: &str, mbit: u64) -> [String; 7] {
     };
     [
         format!(
-            "tc qdisc replace dev {device} root handle 1: tbf rate {mbit}mbit burst 16kb \
+            "tc qdisc replace dev {device} root handle 1: tbf rate {mbit}mbit burst 256kb \
              latency 5ms"
         ),
         format!("tc qdisc replace dev {device} parent 1:1 handle 2: htb default 20"),
