@@ -225,8 +225,11 @@ impl Runtime {
                 self.deliver_here(id).await;
                 Ok(())
             }
-            // It has ended meanwhile: nothing is held.
-            InstanceState::Running { .. } | InstanceState::Exited { .. } => Ok(()),
+            // It has ended meanwhile, or a freeze was broken off: no task is held, but packets may be.
+            InstanceState::Running { .. } | InstanceState::Exited { .. } => {
+                self.deliver_here(id).await;
+                Ok(())
+            }
             other => Err(self.wrong_state(id, &other, "frozen")),
         }
     }
