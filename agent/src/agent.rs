@@ -100,7 +100,7 @@ impl Agent {
             .map_err(|_| AgentError::Listen(listen.clone()))?;
         let tls = credentials.client_config()?;
         // First the port: of two agents on one host the second must not touch anything.
-        let listener = TcpListener::bind(address)
+        let listener = tls::listen(address)
             .await
             .map_err(|source| AgentError::Bind { address, source })?;
         let ledger = Ledger::open(config.data.join("ledger"))?;

@@ -78,13 +78,12 @@ impl Controller {
         credentials: &Credentials,
         data: &Path,
     ) -> Result<Self, StartError> {
-        let listener =
-            TcpListener::bind(&config.listen)
-                .await
-                .map_err(|source| StartError::Listen {
-                    address: config.listen.clone(),
-                    source,
-                })?;
+        let listener = tls::listen(&config.listen)
+            .await
+            .map_err(|source| StartError::Listen {
+                address: config.listen.clone(),
+                source,
+            })?;
         Self::start_on(listener, config, credentials, data, SNAPSHOT_EVERY).await
     }
 

@@ -152,3 +152,15 @@ fn credentials_are_for_their_owner_alone() {
     );
     assert_eq!(Credentials::load(&path).unwrap().identity().unwrap(), me);
 }
+
+#[tokio::test]
+async fn a_port_that_is_given_back_in_a_moment_is_waited_for() {
+    let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = before.local_addr().unwrap();
+    let next = tokio::spawn(tls::listen(address));
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert!(!next.is_finished());
+    drop(before);
+    let bound = next.await.unwrap().unwrap();
+    assert_eq!(bound.local_addr().unwrap(), address);
+}

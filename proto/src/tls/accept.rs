@@ -6,12 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::mpsc,
     time::timeout,
 };
@@ -71,6 +72,20 @@ impl AsyncWrite for Accepted {
     }
 }
 
+/// Listens on this address. A process that was killed holds its port until all its threads are
+/// gone, a moment longer than whoever starts the next one waits.
+pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let until = Instant::now() + limits::OLD_PORT;
+    loop {
+        match TcpListener::bind(&address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// Accepts for ever. Handshakes run beside each other, so that a slow peer holds up nobody; one
 /// that fails or takes too long is dropped and logged. `cluster` is ours: a certificate of
 /// another one is refused even when the same authority signed it.
@@ -89,7 +104,7 @@ pub fn incoming(
                     Err(error) => {
                         // Out of descriptors, most likely: give others time to end.
                         warn!(%error, "accept failed");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },

@@ -11,7 +11,7 @@ mod connect;
 mod credentials;
 mod identity;
 
-pub use accept::{Peer, incoming};
+pub use accept::{Peer, incoming, listen};
 pub use authority::{Authority, AuthorityError};
 pub use connect::{Target, channel, dial};
 pub use credentials::{Credentials, CredentialsError};
