@@ -20,6 +20,7 @@ use crate::{
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     outbox::Outbox,
+    postcopy::{Arrivals, Tails},
     precopy::{self, Flows, Throttled},
     progress::ProgressBoard,
     session::{self, Settings},
@@ -134,6 +135,8 @@ impl Agent {
             outbox: Outbox::default(),
             flows: Flows::default(),
             throttled: Throttled::default(),
+            arrivals: Arrivals::default(),
+            tails: Tails::default(),
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
@@ -163,7 +166,7 @@ impl Agent {
             listener,
         } = self;
         let incoming = tls::incoming(listener, credentials.server_config()?, host.cluster.clone());
-        let sinks = RuntimeSinks(host.runtime.clone());
+        let sinks = RuntimeSinks(host.clone());
         let server = Server::builder()
             // A peer that is gone must not hold a half-written checkpoint for long.
             .http2_keepalive_interval(Some(Duration::from_secs(2)))

@@ -1,24 +1,28 @@
 //! Verbs as calls of the runtime. Whether a verb may be done was decided before.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use godwit_proto::failure::chain;
 use godwit_types::{
     CommandFailure, ContainerId, FailureKind, FreezeStep, Generation, HostName, MigrationId, Need,
-    Outcome, Verb,
+    Outcome, PostCopyTo, Verb,
 };
 
 use crate::{
     failures,
     host::Host,
     ledger::Answer,
-    precopy,
+    postcopy::Tail,
+    precopy::{self, Flow, Leaves},
     transfer::{Expected, protocol::Passage, source},
 };
 
 /// Does a container's command. What an earlier try of `run` or `prepare` left, the runtime
 /// clears away by itself.
-pub async fn execute(host: &Host, verb: &Verb) -> Answer {
+pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
     let runtime = &host.runtime;
     let result = match verb {
         Verb::Run {
@@ -79,15 +83,19 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
         } => {
             let prepared = runtime.prepare(container, spec, migration).await;
             match &prepared {
-                Ok(()) => host.doors.open(
-                    container,
-                    runtime.memory_free(),
-                    Expected {
-                        migration: migration.clone(),
-                        generation: *generation,
-                        from: from.clone(),
-                    },
-                ),
+                Ok(()) => {
+                    host.arrivals
+                        .keep(container, migration.clone(), from.clone());
+                    host.doors.open(
+                        container,
+                        runtime.memory_free(),
+                        Expected {
+                            migration: migration.clone(),
+                            generation: *generation,
+                            from: from.clone(),
+                        },
+                    )
+                }
                 // The first failure is the one to tell.
                 Err(_) => drop(runtime.discard(container).await),
             }
@@ -146,19 +154,37 @@ pub async fn execute(host: &Host, verb: &Verb) -> Answer {
         }
         Verb::Discard { container, .. } => {
             // Nothing may be written any more where the runtime clears away.
+            host.arrivals.forget(container);
             host.doors.close(container).await;
             runtime.discard(container).await.map(|()| Outcome::Done)
         }
         Verb::Thaw { container, .. } => {
+            host.tails.forget(container);
             host.flows.forget(container);
             let thawed = runtime.thaw(container).await;
             host.throttled.release(runtime, container).await;
             thawed.map(|()| Outcome::Done)
         }
-        Verb::Release { container, .. } => {
+        Verb::Release {
+            migration,
+            container,
+            generation,
+            after,
+        } => {
+            let released = match after {
+                Some(after) => {
+                    // Whoever waits for the container waits for these.
+                    runtime.deliver_remote(container).await;
+                    let tail = Tail::new(migration, container, *generation, after.clone());
+                    let delivered = host.tails.finish(host, tail).await;
+                    host.progress.forget(migration);
+                    delivered?
+                }
+                None => Outcome::Done,
+            };
             host.flows.forget(container);
             host.throttled.forget(container);
-            runtime.release(container).await.map(|()| Outcome::Done)
+            runtime.release(container).await.map(|()| released)
         }
         Verb::SyncNetwork { .. } => return network(host, verb).await,
     };
@@ -186,7 +212,7 @@ pub async fn network(host: &Host, verb: &Verb) -> Answer {
 }
 
 async fn transfer(
-    host: &Host,
+    host: &Arc<Host>,
     migration: &MigrationId,
     container: &ContainerId,
     generation: Generation,
@@ -196,6 +222,7 @@ async fn transfer(
     let started = Instant::now();
     let flow = host.flows.take(container, migration);
     let carried = flow.is_some();
+    let leaves = flow.as_ref().and_then(Flow::leaves);
     let files = host
         .runtime
         .outgoing(container, carried)
@@ -232,6 +259,16 @@ async fn transfer(
     };
     let (pushed, carried) = futures::try_join!(push, memory)?;
     let bytes = pushed + carried;
+    if let Some(Leaves { max_bandwidth }) = leaves {
+        let after = PostCopyTo {
+            to: to.clone(),
+            address: address.to_owned(),
+            max_bandwidth,
+        };
+        // From now on: already the restore may touch what was left behind.
+        let tail = Tail::new(migration, container, generation, after);
+        host.tails.begin(host, tail);
+    }
     let steps = vec![FreezeStep::new("transfer", started.elapsed())];
     Ok(Outcome::Transferred { bytes, steps })
 }

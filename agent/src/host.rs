@@ -16,6 +16,7 @@ use crate::{
     container::Containers,
     ledger::Ledger,
     outbox::Outbox,
+    postcopy::{Arrivals, Tails},
     precopy::{Flows, Throttled},
     progress::ProgressBoard,
     transfer::Doors,
@@ -35,6 +36,8 @@ pub struct Host {
     pub progress: ProgressBoard,
     pub flows: Flows,
     pub throttled: Throttled,
+    pub arrivals: Arrivals,
+    pub tails: Tails,
     pub containers: Containers,
     pub doors: Arc<Doors>,
     /// Tables of networks are applied one after the other.

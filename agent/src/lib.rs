@@ -23,6 +23,7 @@ pub mod ledger;
 mod loading;
 mod logs;
 mod outbox;
+mod postcopy;
 mod precopy;
 mod progress;
 mod session;

@@ -63,7 +63,16 @@ macro_rules! of_migration {
         }
     )*};
 }
-of_migration!(stage Stage, resume Resume, thaw Thaw, release Release);
+of_migration!(stage Stage, resume Resume, thaw Thaw);
+
+fn release(by: u8, generation: u64) -> Verb {
+    Verb::Release {
+        migration: migration(by),
+        container: id(),
+        generation: Generation(generation),
+        after: None,
+    }
+}
 
 fn freeze(by: u8, generation: u64) -> Verb {
     Verb::Freeze {

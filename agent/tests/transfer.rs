@@ -14,7 +14,7 @@ use godwit_agent::transfer::{
     Doors, Expected, Sink,
     memory::Pace,
     protocol::{Passage, chunk},
-    service::{Sinks, TransferService},
+    service::{Late, Sinks, TransferService},
     source::{self, SourceError},
 };
 use godwit_proto::{
@@ -80,6 +80,9 @@ impl Sinks for Folder {
         applied
             .map(|report| report.mark)
             .map_err(|error| failed(&error))
+    }
+    async fn late(&self, _: &Passage, _: &str) -> Result<Late, CommandFailure> {
+        Ok(Late::Whole)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use godwit_types::{AgentCommand, InstanceState, Outcome, Verb};
 
-use crate::ledger::{Answer, Record, Role};
+use crate::ledger::{Answer, Arrived, Record, Role};
 
 /// What the instance does once a command has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub fn begin(record: &Record, command: &AgentCommand) -> Option<Record> {
         } => Role::Owner {
             generation: *generation,
             spec: spec.clone(),
+            arrived: None,
         },
         Verb::Prepare {
             migration,
@@ -119,6 +120,7 @@ pub fn state(after: &Record, verb: &Verb, answer: &Answer) -> After {
         (Outcome::Staged { .. }, Some(migration)) => After::Is(InstanceState::Staged {
             migration: migration.clone(),
         }),
+        (Outcome::Released { .. }, _) if after.generation().is_none() => After::Gone,
         (Outcome::Done, migration) => match (verb, migration) {
             (Verb::Prepare { .. }, Some(migration)) => After::Is(InstanceState::Staged {
                 migration: migration.clone(),
@@ -177,12 +179,19 @@ fn raise(record: &mut Record, command: &AgentCommand) {
 
 fn own(record: &mut Record) {
     if let Role::Incoming {
-        generation, spec, ..
+        generation,
+        spec,
+        migration,
+        from,
     } = &record.role
     {
         record.role = Role::Owner {
             generation: *generation,
             spec: spec.clone(),
+            arrived: Some(Arrived {
+                migration: migration.clone(),
+                from: from.clone(),
+            }),
         };
     }
 }

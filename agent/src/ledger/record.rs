@@ -7,7 +7,7 @@
 //! container  the container's id, the same as in the file's name
 //! highest    the highest generation that any command carried
 //! role       {"role":"none", since_ms}
-//!          | {"role":"owner", generation, spec}
+//!          | {"role":"owner", generation, spec, arrived: null | {migration, from}}
 //!          | {"role":"incoming", generation, migration, from, spec}
 //! left       the generation with which the container last left this host, or null
 //! begun      the operation whose intent was written and whose result was not, or null
@@ -55,6 +55,9 @@ pub enum Role {
     Owner {
         generation: Generation,
         spec: Box<ContainerSpec>,
+        /// How it came here, if it did: from there memory may still follow.
+        #[serde(default)]
+        arrived: Option<Arrived>,
     },
     /// It is on its way here; `generation` is the one after the commit.
     Incoming {
@@ -63,6 +66,13 @@ pub enum Role {
         from: HostName,
         spec: Box<ContainerSpec>,
     },
+}
+
+/// A container's way to this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrived {
+    pub migration: MigrationId,
+    pub from: HostName,
 }
 
 /// An operation that was answered.

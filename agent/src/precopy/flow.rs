@@ -42,14 +42,23 @@ pub struct Flow {
     session: Session,
     lanes: Lanes,
     layer: Layer,
+    leaves: Option<Leaves>,
     /// What was told already.
     told: u64,
+}
+
+/// What is left in the freeze is only named, and sent after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaves {
+    /// Bytes a second at most.
+    pub max_bandwidth: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Round,
     Last,
+    Leave,
 }
 
 impl Flow {
@@ -60,6 +69,7 @@ impl Flow {
         generation: Generation,
         to: &HostName,
         address: &str,
+        leaves: Option<Leaves>,
     ) -> Result<Self, CommandFailure> {
         let passage = Passage {
             migration: migration.clone(),
@@ -84,12 +94,17 @@ impl Flow {
             session: Session::default(),
             layer: Layer::new(host, passage),
             lanes,
+            leaves,
             told: 0,
         })
     }
 
     pub fn migration(&self) -> &MigrationId {
         &self.migration
+    }
+
+    pub fn leaves(&self) -> Option<Leaves> {
+        self.leaves
     }
 
     /// A connection to the destination.
@@ -161,8 +176,12 @@ impl Flow {
     /// The last of it, while every task is stopped. Answers the bytes that were not told yet.
     pub async fn finish(mut self, host: &Host) -> Result<u64, CommandFailure> {
         let processes = self.processes(host).await?;
-        self.pass(&processes, Pass::Last, Pace::new(None), |_| {})
-            .await?;
+        let pass = if self.leaves.is_some() {
+            Pass::Leave
+        } else {
+            Pass::Last
+        };
+        self.pass(&processes, pass, Pace::new(None), |_| {}).await?;
         let bytes = self.bytes();
         let Self {
             lanes, session, to, ..
@@ -201,6 +220,7 @@ impl Flow {
             let stats = match pass {
                 Pass::Round => session.round(&processes, &mut send),
                 Pass::Last => session.finish(&processes, &mut send),
+                Pass::Leave => session.leave(&processes, &mut send),
             };
             (session, writer, stats.map(|stats| (stats, waited)))
         });

@@ -11,7 +11,7 @@ mod layer;
 mod sample;
 mod throttle;
 
-pub use flow::Flow;
+pub use flow::{Flow, Leaves};
 pub use flows::Flows;
 pub use sample::sample;
 pub use throttle::{Throttled, restore};
@@ -71,7 +71,10 @@ async fn rounds(
     // What it was restored from may not be in place yet.
     let filled = runtime.filled(container).await;
     filled.map_err(|error| failures::of_runtime(&error))?;
-    let mut flow = Flow::open(host, migration, container, generation, to, address).await?;
+    let leaves = (options.mode == MigrationMode::PostCopy).then_some(Leaves {
+        max_bandwidth: options.max_bandwidth,
+    });
+    let mut flow = Flow::open(host, migration, container, generation, to, address, leaves).await?;
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let mut rounds = Vec::new();
     let mut progress = Progress::default();
@@ -118,6 +121,8 @@ async fn rounds(
         };
         host.progress.tell(migration, progress.clone());
         match next {
+            // What is left now does not lie in the freeze.
+            _ if leaves.is_some() => break,
             Next::Slow { percent } => host.throttled.slow(runtime, container, percent).await,
             Next::Round if rounds.len() < MAX_ROUNDS => {}
             // A layer that was long on its way has changed meanwhile.

@@ -1,19 +1,18 @@
 //! The gRPC service `Transfer`: who may push, and what the pusher is told.
 
-use std::{fs::File, io, sync::Arc};
+use std::{fs::File, io, os::unix::net::UnixStream, sync::Arc};
 
 use godwit_proto::{
     authz,
     failure::{chain, failed},
     limits,
     transfer::{
-        MemoryChunk, MemoryMark, PushChunk, PushReply, memory_chunk,
+        MemoryChunk, MemoryMark, PostCopyChunk, PostCopyWord, PushChunk, PushReply, memory_chunk,
+        post_copy_chunk, post_copy_word,
         transfer_server::{Transfer, TransferServer},
     },
 };
-use godwit_runtime::{
-    LAYER, Runtime, checkpoint::Incoming, memory::StoreError, rootfs::diff::Mark,
-};
+use godwit_runtime::{LAYER, checkpoint::Incoming, memory::StoreError, rootfs::diff::Mark};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, HostName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +28,7 @@ use super::{
     },
     protocol::Passage,
 };
-use crate::failures;
+use crate::{failures, host::Host, ledger::Role, postcopy};
 
 /// Makes the sink of a container.
 pub trait Sinks: Send + Sync + 'static {
@@ -42,6 +41,20 @@ pub trait Sinks: Send + Sync + 'static {
         container: &ContainerId,
         base: Mark,
     ) -> impl Future<Output = Result<Mark, CommandFailure>> + Send;
+    /// Where memory goes that this caller still has to bring, after the container was resumed
+    /// here.
+    fn late(
+        &self,
+        passage: &Passage,
+        caller: &str,
+    ) -> impl Future<Output = Result<Late, CommandFailure>> + Send;
+}
+
+/// See [`Sinks::late`].
+pub enum Late {
+    Pager(UnixStream),
+    /// It has everything, or is not here any more.
+    Whole,
 }
 
 /// See the module.
@@ -206,6 +219,50 @@ impl<S: Sinks> Transfer for TransferService<S> {
         });
         Ok(Response::new(ReceiverStream::new(replies)))
     }
+
+    type PostCopyStream = ReceiverStream<Result<PostCopyWord, Status>>;
+
+    async fn post_copy(
+        &self,
+        request: Request<Streaming<PostCopyChunk>>,
+    ) -> Result<Response<Self::PostCopyStream>, Status> {
+        let caller = authz::require(&request, authz::Service::Transfer)?;
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.and_then(|message| message.chunk);
+        let Some(post_copy_chunk::Chunk::Open(opening)) = first else {
+            return Err(Status::invalid_argument(
+                "a post-copy does not begin with an open",
+            ));
+        };
+        let passage =
+            Passage::of(&opening).map_err(|error| Status::invalid_argument(chain(&error)))?;
+        let late = self
+            .sinks
+            .late(&passage, &caller.name)
+            .await
+            .map_err(|failure| self.refuse(failure))?;
+        let (words, replies) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let pager = match late {
+                Late::Pager(pager) => pager,
+                Late::Whole => {
+                    let word = Some(post_copy_word::Word::Whole(true));
+                    let _ = words.send(Ok(PostCopyWord { word })).await;
+                    return;
+                }
+            };
+            if let Err(status) = postcopy::relay(chunks, pager, &words).await {
+                warn!(
+                    container = passage.container.short(),
+                    migration = %passage.migration,
+                    error = status.message(),
+                    "memory that comes late was interrupted"
+                );
+                let _ = words.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(replies)))
+    }
 }
 
 fn memory_status(host: &HostName, error: &ReceiveError) -> Status {
@@ -245,7 +302,7 @@ impl<S: Sinks> TransferService<S> {
 }
 
 /// The runtime's directories as sinks.
-pub struct RuntimeSinks(pub Runtime);
+pub struct RuntimeSinks(pub Arc<Host>);
 
 /// One container's directory.
 pub struct RuntimeSink {
@@ -256,18 +313,64 @@ pub struct RuntimeSink {
 impl Sinks for RuntimeSinks {
     type Sink = RuntimeSink;
     fn sink(&self, container: &ContainerId) -> Result<RuntimeSink, CommandFailure> {
-        let incoming = self
-            .0
+        let runtime = &self.0.runtime;
+        let incoming = runtime
             .incoming(container)
             .map_err(|error| failures::of_runtime(&error))?;
         Ok(RuntimeSink {
             incoming,
-            free: self.0.disk_free(),
+            free: runtime.disk_free(),
         })
     }
     async fn apply(&self, container: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
-        let applied = self.0.apply_layer(container, base).await;
+        let applied = self.0.runtime.apply_layer(container, base).await;
         applied.map_err(|error| failures::of_runtime(&error))
+    }
+    async fn late(&self, passage: &Passage, caller: &str) -> Result<Late, CommandFailure> {
+        let host = &self.0;
+        let container = &passage.container;
+        let refuse = |text: String| CommandFailure::new(FailureKind::WrongState, text);
+        let (migration, from) = match host.arrivals.find(container) {
+            Some(known) => known,
+            // This agent is younger than the resume.
+            None => {
+                let (ledger, id) = (host.ledger.clone(), container.clone());
+                let record = tokio::task::spawn_blocking(move || ledger.load(&id)).await;
+                let record = record
+                    .map_err(|error| failures::internal(&error))?
+                    .map_err(|error| failures::internal(&error))?;
+                match record.map(|record| record.role) {
+                    Some(Role::Owner {
+                        arrived: Some(arrived),
+                        ..
+                    }) => (arrived.migration, arrived.from),
+                    Some(Role::Incoming {
+                        migration, from, ..
+                    }) => (migration, from),
+                    Some(Role::None { .. }) => return Ok(Late::Whole),
+                    _ => {
+                        let text = format!("container {} did not arrive here", container.short());
+                        return Err(refuse(text));
+                    }
+                }
+            }
+        };
+        if from.as_str() != caller || migration != passage.migration {
+            return Err(refuse(format!(
+                "container {} came here from host `{from}` by migration {migration}, not from \
+                 `{caller}` by {}",
+                container.short(),
+                passage.migration
+            )));
+        }
+        let pager = host.runtime.feed(container).await;
+        match pager.map_err(|error| failures::of_runtime(&error))? {
+            Some(pager) => Ok(Late::Pager(pager)),
+            None => {
+                host.arrivals.forget(container);
+                Ok(Late::Whole)
+            }
+        }
     }
 }
 

@@ -113,4 +113,7 @@ pub struct Record {
     pub freeze_us: u64,
     pub total_us: u64,
     pub pid: Option<i32>,
+    /// What went wrong although it was committed.
+    #[serde(default)]
+    pub error: Option<String>,
 }

@@ -1,7 +1,8 @@
 //! What the leader has to do next for a migration: pure, so that every leader finds the same.
 
 use godwit_types::{
-    AgentCommand, ContainerId, HostName, MigrationId, Need, OperationId, Phase, Verb,
+    AgentCommand, ContainerId, HostName, MigrationId, MigrationMode, Need, OperationId, Phase,
+    PostCopyTo, Verb,
 };
 
 use crate::{
@@ -169,6 +170,14 @@ fn ask(
             migration: id(),
             container: it(),
             generation: before,
+            after: match migration.options.mode {
+                MigrationMode::PostCopy => Some(PostCopyTo {
+                    to: migration.to.clone(),
+                    address: state.hosts.get(&migration.to)?.address.clone(),
+                    max_bandwidth: migration.options.max_bandwidth,
+                }),
+                _ => None,
+            },
         },
         Act::Discard => Verb::Discard {
             migration: id(),

@@ -10,7 +10,7 @@ use godwit_proto::{
     document, failure,
     v1::{Document, Documents},
 };
-use godwit_types::{MigrationId, MigrationView, Phase};
+use godwit_types::{MigrationId, MigrationView};
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep_until},
@@ -106,10 +106,7 @@ async fn follow(
 }
 
 fn view_of(leader: &Leader, migration: &Migration) -> MigrationView {
-    // A late word must not be shown beside a later phase.
-    let asked = migration.phase == Phase::Reserved;
-    let progress = asked.then(|| leader.progress.of(&migration.id));
-    migration_view(migration, progress.flatten())
+    migration_view(migration, leader.progress.of(migration))
 }
 
 /// Takes a migration back, if it can still be.

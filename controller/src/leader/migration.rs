@@ -177,6 +177,15 @@ impl Drive<'_> {
         } else {
             let total = ids::now_ms().saturating_sub(self.migration.started_ms);
             record.total_us = total * 1000;
+            if let Some(Outcome::Released { bytes, lost }) = outcome {
+                record.bytes = bytes;
+                record.error = lost.map(|why| {
+                    format!(
+                        "memory that was still on host `{}` is lost, and the container was ended: {why}",
+                        self.migration.from
+                    )
+                });
+            }
         }
         let freeze_us = record.freeze_us;
         let phase = reaches.unwrap_or(self.migration.phase);

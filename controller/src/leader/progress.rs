@@ -1,4 +1,4 @@
-//! How pre-copies stand, as their sources said last. Only in this leader's memory: the next
+//! How pre-copies and post-copies stand, as their sources said last. Only in this leader's memory: the next
 //! leader hears it again.
 
 use std::{
@@ -6,9 +6,14 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use godwit_core::State;
+use godwit_core::{Migration, State};
 use godwit_types::{HostName, MigrationId, Phase, Progress, ProgressReport};
 use tokio::{sync::watch, time::Instant};
+
+/// Phases in which a source says how far it is.
+fn sends(phase: Phase) -> bool {
+    matches!(phase, Phase::Reserved | Phase::Resumed)
+}
 
 /// See the module.
 #[derive(Default)]
@@ -25,7 +30,7 @@ impl Progresses {
     /// Takes a source's word. One that is late, or not the source, is not heard.
     pub fn hear(&self, state: &State, host: &HostName, report: ProgressReport) {
         let known = state.migrations.get(&report.migration);
-        if !known.is_some_and(|m| m.phase == Phase::Reserved && m.from == *host) {
+        if !known.is_some_and(|m| sends(m.phase) && m.from == *host) {
             return;
         }
         self.keep(report);
@@ -37,10 +42,12 @@ impl Progresses {
         self.said.send_modify(|count| *count += 1);
     }
 
-    /// How this migration stands, None when it is not at it.
-    pub fn of(&self, migration: &MigrationId) -> Option<Progress> {
+    /// How this migration stands, None when it is not at it: a late word must not be shown beside
+    /// a later phase.
+    pub fn of(&self, migration: &Migration) -> Option<Progress> {
         let latest = self.latest();
-        latest.get(migration).map(|(progress, _)| progress.clone())
+        let word = latest.get(&migration.id).filter(|_| sends(migration.phase));
+        word.map(|(progress, _)| progress.clone())
     }
 
     /// When its source was heard last.

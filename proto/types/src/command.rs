@@ -12,6 +12,16 @@ use crate::{
     OperationId, Progress, Round,
 };
 
+/// Where memory goes that a post-copy left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostCopyTo {
+    pub to: HostName,
+    /// `address:port` of the destination's agent.
+    pub address: String,
+    /// Bytes a second at most, of what nobody waits for.
+    pub max_bandwidth: Option<u64>,
+}
+
 /// One request to one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentCommand {
@@ -139,6 +149,9 @@ pub enum Verb {
         migration: MigrationId,
         container: ContainerId,
         generation: Generation,
+        /// Not before this host has all memory that a post-copy left behind.
+        #[serde(default)]
+        after: Option<PostCopyTo>,
     },
 
     /// Have exactly this table for this network. → `Done`
@@ -250,6 +263,14 @@ pub enum Outcome {
     Resumed {
         pid: i32,
         steps: Vec<FreezeStep>,
+    },
+    /// After a post-copy.
+    Released {
+        /// Of memory that was sent after the container ran.
+        bytes: u64,
+        /// Memory that could not be: the container was ended where it ran.
+        #[serde(default)]
+        lost: Option<String>,
     },
 }
 

@@ -21,7 +21,9 @@ mod spec;
 mod units;
 mod view;
 
-pub use command::{AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, Verb};
+pub use command::{
+    AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
+};
 pub use cpu::missing_cpu_flags;
 pub use digest::{Digest, DigestError};
 pub use generation::Generation;

@@ -33,7 +33,7 @@ pub enum MigrationMode {
 
 impl MigrationMode {
     /// Those that can be asked for.
-    pub const OFFERED: [Self; 3] = [Self::Auto, Self::PreCopy, Self::Stop];
+    pub const OFFERED: [Self; 4] = [Self::Auto, Self::PreCopy, Self::PostCopy, Self::Stop];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! `godwit-shim CONFIG`: one per container, started by the agent. See `godwit_runtime::shim`.
 //!
-//! `godwit-shim --pager DIRECTORY`: its child while memory arrives. See
+//! `godwit-shim --pager DIRECTORY SOCKET`: its child while memory arrives. See
 //! `godwit_runtime::memory::pager`.
 
 use std::{path::Path, process::ExitCode};
@@ -18,8 +18,9 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result: Result<(), Box<dyn std::error::Error>> = match arguments.as_slice() {
         [config] => godwit_runtime::shim::run(Path::new(config)).map_err(Into::into),
-        [mode, directory] if mode == "--pager" => {
-            godwit_runtime::memory::pager::run(Path::new(directory)).map_err(Into::into)
+        [mode, directory, feed] if mode == "--pager" => {
+            godwit_runtime::memory::pager::run(Path::new(directory), Path::new(feed))
+                .map_err(Into::into)
         }
         _ => {
             eprintln!("usage: godwit-shim CONFIG");

@@ -24,6 +24,8 @@ pub enum Content {
     Pages(Bytes),
     /// This many pages that were sent before are zero now, or not there any more.
     Zero(u64),
+    /// This many pages come after the container runs again; what was sent of them is stale.
+    Later(u64),
 }
 
 impl Frame {
@@ -37,7 +39,7 @@ impl Frame {
         self.address
             + match &self.content {
                 Content::Pages(bytes) => bytes.len() as u64,
-                Content::Zero(pages) => pages * PAGE,
+                Content::Zero(pages) | Content::Later(pages) => pages * PAGE,
             }
     }
 }

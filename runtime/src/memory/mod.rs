@@ -16,8 +16,10 @@
 //! Nothing here knows how frames travel; the agent sends and receives them.
 
 mod converge;
+pub mod feed;
 mod frame;
 mod hidden;
+mod left;
 mod maps;
 pub mod pager;
 mod pages;
@@ -32,6 +34,8 @@ mod tracker;
 pub use converge::{Forecast, Next, Plan};
 pub use frame::{Content, FRAME_PAGES, Frame};
 pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
+pub use left::{Left, Piece};
+pub use maps::Span;
 pub use session::{RoundStats, Session};
 pub use smaps::{Smaps, VARIABLE as SMAPS_VARIABLE};
 pub use store::{Index, Store, StoreError};

@@ -10,10 +10,14 @@
 //! pager → shim   ready               the socket of `criu restore --lazy-pages` is served
 //! ```
 //!
+//! In a post-copy some pages come only when the container runs here: an agent brings them over a
+//! socket of their own ([`feed`](super::feed)), those first that somebody waits for.
+//!
 //! CRIU connects to `lazy-pages.socket` in its working directory, and sends for each task its pid
 //! and then its userfaultfd; at the end a word that says so.
 
 mod criu;
+mod feed;
 mod serve;
 mod source;
 mod space;
@@ -41,8 +45,9 @@ pub struct IndexAt {
     pub fd: i32,
 }
 
-/// Runs the pager in CRIU's working directory, until every page is where it belongs.
-pub fn run(directory: &Path) -> io::Result<()> {
+/// Runs the pager in CRIU's working directory, until every page is where it belongs. `feed`: the
+/// socket over which pages come late.
+pub fn run(directory: &Path, feed: &Path) -> io::Result<()> {
     // Relative, since a socket's path may have 107 bytes only.
     std::env::set_current_dir(directory)?;
     match fs::remove_file(SOCKET) {
@@ -63,5 +68,6 @@ pub fn run(directory: &Path) -> io::Result<()> {
     out.flush()?;
     let (stream, _) = listener.accept()?;
     let _ = fs::remove_file(SOCKET);
-    serve::serve(criu::Connection::new(stream)?, sources)
+    let feeds = feed::Feeds::open(feed)?;
+    serve::serve(criu::Connection::new(stream)?, sources, feeds)
 }

@@ -19,7 +19,6 @@ impl PageSet {
         self.blocks.is_empty()
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> u64 {
         let bits = self.blocks.values().flatten();
         bits.map(|word| u64::from(word.count_ones())).sum()
@@ -63,6 +62,19 @@ impl PageSet {
             let bit = address % BLOCK / PAGE;
             bits[(bit / 64) as usize] >> (bit % 64) & 1 == 1
         })
+    }
+
+    /// The pages of the set that lie in a span, which may cover far more than there is.
+    pub fn within(&self, span: Span) -> Vec<Span> {
+        let mut found = Self::default();
+        for (block, bits) in self.blocks.range(blocks(span)) {
+            for (_, word, mask) in words(within(*block, span)) {
+                if bits[word] & mask != 0 {
+                    found.blocks.entry(*block).or_default()[word] |= bits[word] & mask;
+                }
+            }
+        }
+        found.spans()
     }
 
     /// The spans of what both have.

@@ -60,21 +60,33 @@ enum Tracking {
     None,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Running,
+    Last,
+    Leave,
+}
+
 /// Takes a frame. An error ends the round.
 type Send<'a> = &'a mut dyn FnMut(Frame) -> io::Result<()>;
 
 impl Session {
     /// One round while the tasks run. `pids` are the container's processes.
     pub fn round(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
-        self.pass(pids, false, send)
+        self.pass(pids, Pass::Running, send)
     }
 
     /// The last round: every task is stopped.
     pub fn finish(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
-        self.pass(pids, true, send)
+        self.pass(pids, Pass::Last, send)
     }
 
-    fn pass(&mut self, pids: &[i32], stopped: bool, send: Send<'_>) -> io::Result<RoundStats> {
+    /// The last round of a post-copy: every task is stopped, and what it would send is only named.
+    pub fn leave(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
+        self.pass(pids, Pass::Leave, send)
+    }
+
+    fn pass(&mut self, pids: &[i32], pass: Pass, send: Send<'_>) -> io::Result<RoundStats> {
         let began = Instant::now();
         let mut stats = RoundStats::default();
         let gone: Vec<i32> = self
@@ -87,9 +99,9 @@ impl Session {
             self.forget(pid, send)?;
         }
         for pid in pids {
-            match self.visit(*pid, stopped, &mut stats, send) {
+            match self.visit(*pid, pass, &mut stats, send) {
                 // It ended while we looked.
-                Err(error) if ended(&error) && !stopped => self.forget(*pid, send)?,
+                Err(error) if ended(&error) && pass == Pass::Running => self.forget(*pid, send)?,
                 other => other?,
             }
         }
@@ -107,10 +119,11 @@ impl Session {
     fn visit(
         &mut self,
         pid: i32,
-        stopped: bool,
+        pass: Pass,
         stats: &mut RoundStats,
         send: Send<'_>,
     ) -> io::Result<()> {
+        let stopped = pass != Pass::Running;
         let began = start_time(pid)?;
         if self.tasks.get(&pid).is_some_and(|task| task.began != began) {
             self.forget(pid, send)?;
@@ -136,7 +149,11 @@ impl Session {
             stats.populated += region.span.pages();
             if region.written {
                 stats.written += region.span.pages();
-                task.send(pid, region.span, stats, send)?;
+                if pass == Pass::Leave {
+                    task.leave(region.span, send)?;
+                } else {
+                    task.send(pid, region.span, stats, send)?;
+                }
             }
         }
         for span in task.unread.spans() {
@@ -225,6 +242,17 @@ impl Task {
             })?;
         }
         Ok(())
+    }
+
+    /// Names pages that stay behind.
+    fn leave(&mut self, span: Span, send: Send<'_>) -> io::Result<()> {
+        self.sent.remove(span);
+        self.unread.remove(span);
+        send(Frame {
+            task: self.inner,
+            address: span.start,
+            content: Content::Later(span.pages()),
+        })
     }
 
     fn send(
@@ -365,7 +393,7 @@ fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
     Ok(found)
 }
 
-fn inner_pid(pid: i32) -> io::Result<u32> {
+pub(super) fn inner_pid(pid: i32) -> io::Result<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()

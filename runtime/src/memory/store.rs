@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! 8 bytes   tasks
-//! tasks × { task: u64, fd: u64 (of this process), blocks: u64,
-//!           blocks × { number: u64, bits: 8 × u64 } }        blocks of 2 MiB, a bit a page
+//! tasks × { task: u64, fd: u64 (of this process), pages, pages }     here, and still to come
+//! pages     { blocks: u64, blocks × { number: u64, bits: 8 × u64 } }     blocks of 2 MiB, a bit a page
 //! ```
 
 use std::{
@@ -62,6 +62,8 @@ pub struct Store {
 struct Task {
     file: File,
     has: Mutex<PageSet>,
+    /// Comes once the container runs here.
+    later: Mutex<PageSet>,
 }
 
 /// What the pager opens. Keeps everything open until it has.
@@ -123,18 +125,32 @@ impl Store {
                     .write_all_at(bytes, address)
                     .map_err(|source| StoreError::Write { task, source })?;
                 kept.has.lock().expect("no holder panics").insert(span);
+                kept.later.lock().expect("no holder panics").remove(span);
                 Ok(())
             }
+            Content::Later(pages) => {
+                let span = checked_span(address, *pages).ok_or(invalid)?;
+                // Room for what will come.
+                let length = span.end - span.start;
+                let kept = self.task(task)?;
+                let mut has = kept.has.lock().expect("no holder panics");
+                let had = has.count(span) * PAGE;
+                let need = self
+                    .bytes
+                    .load(Ordering::Relaxed)
+                    .saturating_add(length - had);
+                if need > self.limit {
+                    let limit = self.limit;
+                    return Err(StoreError::TooMuch { need, limit });
+                }
+                self.bytes.fetch_add(length - had, Ordering::Relaxed);
+                has.remove(span);
+                drop(has);
+                kept.later.lock().expect("no holder panics").insert(span);
+                punch(&kept.file, span).map_err(|source| StoreError::Write { task, source })
+            }
             Content::Zero(pages) => {
-                let end = pages
-                    .checked_mul(PAGE)
-                    .and_then(|length| length.checked_add(address))
-                    .filter(|end| *pages > 0 && *end <= HIGHEST)
-                    .ok_or(invalid)?;
-                let span = Span {
-                    start: address,
-                    end,
-                };
+                let span = checked_span(address, *pages).ok_or(invalid)?;
                 let kept = self.tasks.lock().expect("no holder panics");
                 let Some(kept) = kept.get(&task).cloned() else {
                     return Ok(());
@@ -143,6 +159,7 @@ impl Store {
                 self.bytes
                     .fetch_sub(has.count(span) * PAGE, Ordering::Relaxed);
                 has.remove(span);
+                kept.later.lock().expect("no holder panics").remove(span);
                 drop(has);
                 punch(&kept.file, span).map_err(|source| StoreError::Write { task, source })
             }
@@ -166,6 +183,7 @@ impl Store {
         let made = Arc::new(Task {
             file: file.into(),
             has: Mutex::default(),
+            later: Mutex::default(),
         });
         tasks.insert(task, made.clone());
         Ok(made)
@@ -176,16 +194,15 @@ impl Store {
         let tasks = self.tasks.into_inner().expect("no holder panics");
         let mut words: Vec<u64> = vec![tasks.len() as u64];
         for (task, kept) in &tasks {
-            let has = kept.has.lock().expect("no holder panics");
-            let blocks = has.blocks();
-            words.extend([
-                u64::from(*task),
-                kept.file.as_raw_fd() as u64,
-                blocks.len() as u64,
-            ]);
-            for (number, bits) in blocks {
-                words.push(number);
-                words.extend(bits);
+            words.extend([u64::from(*task), kept.file.as_raw_fd() as u64]);
+            for pages in [&kept.has, &kept.later] {
+                let pages = pages.lock().expect("no holder panics");
+                let blocks = pages.blocks();
+                words.push(blocks.len() as u64);
+                for (number, bits) in blocks {
+                    words.push(number);
+                    words.extend(bits);
+                }
             }
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -198,6 +215,15 @@ impl Store {
             _tasks: tasks,
         })
     }
+}
+
+/// A span that a peer named by its beginning and its length, if there can be such a one.
+fn checked_span(address: u64, pages: u64) -> Option<Span> {
+    let end = pages.checked_mul(PAGE)?.checked_add(address)?;
+    (pages > 0 && end <= HIGHEST).then_some(Span {
+        start: address,
+        end,
+    })
 }
 
 /// Gives a span's memory back.
@@ -242,6 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_later_replaces_what_came_and_is_counted() {
+        let store = Store::new(8 * PAGE);
+        store.apply(&frame(0x10000, pages(4, 1))).unwrap();
+        store.apply(&frame(0x12000, Content::Later(4))).unwrap();
+        assert_eq!(store.bytes(), 6 * PAGE);
+        let kept = store.task(1).unwrap();
+        assert_eq!(kept.has.lock().unwrap().len(), 2);
+        assert_eq!(kept.later.lock().unwrap().len(), 4);
+        let mut page = [9; 4096];
+        kept.file.read_exact_at(&mut page, 0x12000).unwrap();
+        assert_eq!(page, [0; 4096]);
+    }
+
+    #[test]
     fn what_a_hostile_source_sends_is_refused() {
         let store = Store::new(8 * PAGE);
         for bad in [
@@ -253,6 +293,9 @@ mod tests {
             frame(0x1000, Content::Zero(0)),
             frame(0x1000, Content::Zero(u64::MAX)),
             frame(0x1000, Content::Zero(u64::MAX / PAGE)),
+            frame(0x1000, Content::Later(0)),
+            frame(0x1000, Content::Later(u64::MAX / PAGE)),
+            frame(0x1000, Content::Later(9)),
         ] {
             assert!(store.apply(&bad).is_err(), "{:#x}", bad.address);
         }

@@ -37,6 +37,12 @@ pub enum RuntimeError {
     NoCriu(String),
     #[error("container {0} was frozen by another agent, which had the way of its memory")]
     MemoryLost(String),
+    #[error("memory that container {id} left behind can't be read")]
+    LeftBehind {
+        id: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Memory(#[from] StoreError),
     #[error("no room: {need} bytes needed, {free} free")]

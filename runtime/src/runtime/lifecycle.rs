@@ -20,7 +20,7 @@ use crate::{
     },
     network::{Gate, link_name},
     rootfs::Rootfs,
-    shim::protocol::{Config as ShimConfig, Request},
+    shim::protocol::{Config as ShimConfig, Request, feed},
 };
 
 impl Runtime {
@@ -245,14 +245,16 @@ impl Runtime {
                 group.remove()
             });
             let rootfs = Rootfs::new(&paths.rootfs()).remove();
-            let socket = fs::remove_file(&paths.socket);
-            if let Err(error) = socket
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(RuntimeError::Io {
-                    path: paths.socket,
-                    source: error,
-                });
+            for socket in [feed(&paths.socket), paths.socket.clone()] {
+                match fs::remove_file(&socket) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(RuntimeError::Io {
+                            path: socket,
+                            source,
+                        });
+                    }
+                    _ => {}
+                }
             }
             rootfs?;
             group?;

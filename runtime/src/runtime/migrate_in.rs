@@ -1,8 +1,15 @@
 //! A container arrives: check, prepare, stage, and the two ends, resume and discard.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs, io,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, MigrationId, Need};
+
+use tokio::time::timeout;
 
 use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
 use crate::{
@@ -11,8 +18,13 @@ use crate::{
     memory,
     network::Gate,
     rootfs::{Rootfs, diff::Mark},
-    shim::protocol::Request,
+    shim::protocol::{Request, State, feed},
 };
+
+/// Between two looks whether the pager takes memory yet: it lies in the freeze.
+const FEED_PAUSE: Duration = Duration::from_millis(1);
+/// For the shim to say that it does not restore.
+const FEED_ASK: Duration = Duration::from_millis(10);
 
 impl Runtime {
     /// Image, CRIU, room, and no instance of it here. Changes nothing.
@@ -156,6 +168,33 @@ impl Runtime {
             InstanceState::Running { pid } => Ok((pid, steps)),
             InstanceState::Exited { .. } => Ok((0, steps)),
             other => Err(self.wrong_state(id, &other, "running")),
+        }
+    }
+
+    /// Where memory goes that comes while the container is restored here, or runs already. Waits for
+    /// a restore to begin. None: it has all, or it is not here.
+    pub async fn feed(&self, id: &ContainerId) -> Result<Option<UnixStream>> {
+        let path = feed(&self.paths(id).socket);
+        loop {
+            let at = path.clone();
+            match blocking(move || Ok(UnixStream::connect(at))).await? {
+                Ok(stream) => return Ok(Some(stream)),
+                // CRIU is not that far yet, or the pager has ended this moment.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) => {}
+                Err(source) => return Err(RuntimeError::Io { path, source }),
+            }
+            let shim = self.shim(id);
+            match timeout(FEED_ASK, shim.state()).await {
+                Ok(Ok(State::Staged { .. } | State::Running { filling: true, .. })) => {}
+                // It restores, and answers nobody until it has.
+                Err(_) => {}
+                Ok(_) => return Ok(None),
+            }
+            tokio::time::sleep(FEED_PAUSE).await;
         }
     }
 

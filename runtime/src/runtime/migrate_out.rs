@@ -7,6 +7,7 @@ use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
+    memory::Left,
     network::Hold,
     rootfs::{
         Rootfs,
@@ -181,6 +182,24 @@ impl Runtime {
         .await
     }
 
+    /// While frozen: what a post-copy left behind. None: no task is held here any more.
+    pub async fn left(&self, id: &ContainerId, migration: &MigrationId) -> Result<Option<Left>> {
+        match self.state(id).await {
+            Ok(InstanceState::Frozen { migration: held }) if held == *migration => {}
+            // It would have written to what it left behind.
+            Ok(other @ InstanceState::Running { .. }) => {
+                return Err(self.wrong_state(id, &other, "frozen"));
+            }
+            Ok(_) | Err(RuntimeError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let pids = self.processes(id).await?;
+        let short = id.short().to_owned();
+        let left = blocking(move || Ok(Left::new(&pids))).await?;
+        left.map(Some)
+            .map_err(|source| RuntimeError::LeftBehind { id: short, source })
+    }
+
     /// Holds what comes for the container from now on. Without, it only comes later.
     fn hold(&self, id: &ContainerId) {
         let Ok(Some(attachment)) = self.spec(id).map(|spec| spec.network) else {
@@ -201,7 +220,8 @@ impl Runtime {
         told(id, self.networks().deliver_here(hold, id).await);
     }
 
-    async fn deliver_remote(&self, id: &ContainerId) {
+    /// Gives what was held to where the container runs now. Once is enough.
+    pub async fn deliver_remote(&self, id: &ContainerId) {
         let Some(hold) = self.holds().remove(id) else {
             return;
         };

@@ -2,7 +2,7 @@
 //! only root reaches. Both are of the same release or the shim's is older (it outlives an
 //! upgrade of the agent), so fields are only ever added, with defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,11 @@ use crate::{criu::Program, memory::pager::IndexAt};
 
 /// The longest line.
 pub const LINE: usize = 1 << 20;
+
+/// Where the pager of the shim that has this socket takes memory that comes late.
+pub fn feed(socket: &Path) -> PathBuf {
+    socket.with_extension("pages")
+}
 
 /// `shim.json`: what a shim is told at its start.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use godwit_proto::{
     failure::{Problem, problem},
     limits,
     transfer::{
-        MemoryChunk, MemoryClose, MemoryMark, MemoryOpen, MemoryPages, MemoryZero,
+        MemoryChunk, MemoryClose, MemoryMark, MemoryOpen, MemoryPages, MemorySpan, MemoryZero,
         memory_chunk::Chunk, transfer_client::TransferClient,
     },
 };
@@ -192,6 +192,14 @@ impl Writer {
                     pages,
                 };
                 (Chunk::Zero(zero), 0)
+            }
+            Content::Later(pages) => {
+                let later = MemorySpan {
+                    task,
+                    address,
+                    pages,
+                };
+                (Chunk::Later(later), 0)
             }
         };
         self.pace.keep(bytes);

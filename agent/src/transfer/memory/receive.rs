@@ -58,6 +58,11 @@ pub async fn receive(
                 address: zero.address,
                 content: Content::Zero(zero.pages),
             },
+            Chunk::Later(later) => Frame {
+                task: later.task,
+                address: later.address,
+                content: Content::Later(later.pages),
+            },
             Chunk::Mark(mark) => {
                 last = mark.number;
                 // The source is gone: the next message says so.

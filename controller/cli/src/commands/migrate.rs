@@ -141,7 +141,14 @@ async fn watch(global: &Global, order: &Order) -> anyhow::Result<u8> {
         Format::Table => {}
     }
     if view.phase == Phase::Done {
-        return Ok(0);
+        let Some(error) = &view.error else {
+            return Ok(0);
+        };
+        output::failure::report(&anyhow!("{error}").context(format!("`{}` was lost", view.name)));
+        output::note(format_args!(
+            "hint: post-copy needs the source until the last byte has come; `--mode precopy` does not"
+        ));
+        return Ok(1);
     }
     output::failure::report(&cause(&view).context(format!("`{}` was not moved", view.name)));
     output::note(format_args!(

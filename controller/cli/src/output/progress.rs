@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use godwit_types::{ByteSize, MigrationView, Phase, Progress, Round};
+use godwit_types::{ByteSize, MigrationMode, MigrationView, Phase, Progress, Round};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::age::{millis, seconds};
@@ -130,8 +130,16 @@ fn of_round(round: &Round) -> String {
     text + &format!(", {} written again", round.dirty_pages)
 }
 
-/// How pre-copy stands, in one line.
+/// How pre-copy or post-copy stands, in one line.
 pub fn of_progress(progress: &Progress) -> String {
+    if progress.round == 0 && progress.pages_total > 0 {
+        return format!(
+            "after the freeze: {} of {} pages left at the source, {}/s sent",
+            progress.pages_left,
+            progress.pages_total,
+            ByteSize(progress.bytes_per_s),
+        );
+    }
     let mut text = format!(
         "round {}: {} of {} pages left, {} pages/s written, {}/s sent",
         progress.round,
@@ -155,6 +163,9 @@ fn meaning(view: &MigrationView) -> String {
         Phase::PreCopy if view.rounds.is_empty() => "all memory is sent in the freeze".into(),
         Phase::PreCopy => format!("{to} has nearly everything"),
         Phase::Frozen => format!("{name} is stopped on {from}"),
+        Phase::Transferred if view.options.mode == MigrationMode::PostCopy => {
+            format!("{to} has everything but what was written last")
+        }
         Phase::Transferred => format!("{to} has everything"),
         Phase::Staged => format!("{name} is restored on {to}"),
         Phase::Committed => format!("{name} belongs to {to}"),

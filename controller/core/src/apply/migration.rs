@@ -165,6 +165,9 @@ fn write_down(migration: &mut Migration, record: &Record) {
             *kept = given;
         }
     }
+    if record.error.is_some() {
+        migration.error.clone_from(&record.error);
+    }
     migration.rounds.extend(record.rounds.iter().cloned());
     if record.freeze_started_ms.is_some() {
         migration.freeze_started_ms = record.freeze_started_ms;

@@ -14,7 +14,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::IndexAt;
-use crate::memory::{maps::Span, pages::PageSet, store::punch, sys::Mapped, sys::pidfd_getfd};
+use crate::memory::{
+    PAGE, maps::Span, pages::PageSet, store::punch, sys::Mapped, sys::pidfd_getfd,
+};
 
 /// Bytes of the file that are mapped at once.
 const WINDOW: u64 = 1 << 30;
@@ -25,6 +27,8 @@ pub struct Source {
     windows: BTreeMap<u64, Mapped>,
     /// Another task came of this one: what one has got, the other may still need.
     pub shared: bool,
+    /// Has not come yet.
+    missing: PageSet,
 }
 
 /// Takes the store from the process that received it.
@@ -37,21 +41,18 @@ pub fn open(at: IndexAt) -> io::Result<BTreeMap<u32, (Source, PageSet)>> {
     for _ in 0..words.next()? {
         let task = words.next()? as u32;
         let file = take(pidfd.as_fd(), words.next()? as i32)?;
-        let mut blocks = Vec::new();
-        for _ in 0..words.next()? {
-            let number = words.next()?;
-            let mut bits = [0; 8];
-            for word in &mut bits {
-                *word = words.next()?;
-            }
-            blocks.push((number, bits));
+        let mut pending = words.pages()?;
+        let missing = words.pages()?;
+        for span in missing.spans() {
+            pending.insert(span);
         }
         let source = Source {
             file,
             windows: BTreeMap::new(),
             shared: false,
+            missing,
         };
-        sources.insert(task, (source, PageSet::from_blocks(blocks)));
+        sources.insert(task, (source, pending));
     }
     Ok(sources)
 }
@@ -68,6 +69,7 @@ impl Source {
             file: file.into(),
             windows: BTreeMap::new(),
             shared: false,
+            missing: PageSet::default(),
         })
     }
 
@@ -81,6 +83,43 @@ impl Source {
         let from = (span.start % WINDOW) as usize;
         let length = (span.end - span.start) as usize;
         Ok(&self.windows[&window].bytes()[from..from + length])
+    }
+
+    /// What has not come yet.
+    pub fn missing(&self) -> &PageSet {
+        &self.missing
+    }
+
+    /// The pages of a span that are here, from its beginning on.
+    pub fn here(&self, span: Span) -> Span {
+        let mut end = span.end;
+        if self.missing.count(span) > 0 {
+            end = span.start;
+            while !self.missing.contains(end) {
+                end += PAGE;
+            }
+        }
+        Span {
+            start: span.start,
+            end,
+        }
+    }
+
+    /// Takes pages that were missing; None: zeros. Answers those of them that were.
+    pub fn arrive(&mut self, span: Span, bytes: Option<&[u8]>) -> io::Result<Vec<Span>> {
+        let came = self.missing.within(span);
+        for part in &came {
+            if let Some(bytes) = bytes {
+                let from = (part.start - span.start) as usize;
+                let data = &bytes[from..from + (part.end - part.start) as usize];
+                self.file.write_all_at(data, part.start)?;
+            } else if self.file.metadata()?.len() < part.end {
+                // A hole is zeros; what lies behind the end can't be looked at.
+                self.file.set_len(part.end)?;
+            }
+            self.missing.remove(*part);
+        }
+        Ok(came)
     }
 
     /// Gives back what has been delivered, unless somebody else may need it.
@@ -111,6 +150,19 @@ impl Words {
             words: words.map(|word| u64::from_ne_bytes(*word)).collect(),
             at: 0,
         })
+    }
+
+    fn pages(&mut self) -> io::Result<PageSet> {
+        let mut blocks = Vec::new();
+        for _ in 0..self.next()? {
+            let number = self.next()?;
+            let mut bits = [0; 8];
+            for word in &mut bits {
+                *word = self.next()?;
+            }
+            blocks.push((number, bits));
+        }
+        Ok(PageSet::from_blocks(blocks))
     }
 
     fn next(&mut self) -> io::Result<u64> {

@@ -18,6 +18,8 @@ const AROUND: u64 = 16;
 const PUSH: u64 = 128;
 
 pub struct Space {
+    /// At the time of the freeze; of one that was forked since, its parent's.
+    pub task: u32,
     pub fault: Fault,
     source: Rc<RefCell<Source>>,
     /// By the address where they are wanted now.
@@ -28,36 +30,105 @@ pub struct Space {
     cursor: u64,
     /// Faults that could not be served while the task changed its mappings.
     waiting: Vec<u64>,
+    /// Pages that have not come from the source yet, by the address where they are wanted now;
+    /// taken out of `pending` when they are met.
+    absent: PageSet,
+    /// Faults that wait for one of those.
+    later: Vec<u64>,
 }
 
 /// The task has ended.
 pub struct Ended;
 
 impl Space {
-    pub fn new(fault: Fault, source: Source, pending: PageSet) -> Self {
+    pub fn new(task: u32, fault: Fault, source: Rc<RefCell<Source>>, pending: PageSet) -> Self {
         Self {
+            task,
             fault,
-            source: Rc::new(RefCell::new(source)),
+            source,
             pending,
             moved: Vec::new(),
             cursor: 0,
             waiting: Vec::new(),
+            absent: PageSet::default(),
+            later: Vec::new(),
         }
     }
 
     pub fn is_done(&self) -> bool {
-        self.pending.is_empty() && self.waiting.is_empty()
+        !self.is_busy() && self.absent.is_empty() && self.later.is_empty()
     }
 
-    /// Serves all events that wait. New spaces are those of forked tasks.
-    pub fn serve(&mut self, born: &mut Vec<Space>) -> io::Result<Result<(), Ended>> {
+    /// Whether there is something to do before anything else happens.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty() || !self.waiting.is_empty()
+    }
+
+    pub fn source(&self) -> &Rc<RefCell<Source>> {
+        &self.source
+    }
+
+    /// The pages that faults wait for, as the source knows them.
+    pub fn wanted(&self) -> impl Iterator<Item = u64> {
+        self.later.iter().map(|address| {
+            let page = Span {
+                start: *address,
+                end: address + PAGE,
+            };
+            self.locate(page).0
+        })
+    }
+
+    /// Pages of the source that came: they can be delivered now.
+    pub fn arrived(&mut self, came: Span) {
+        self.recall(came);
+        let moved: Vec<Span> = self
+            .moved
+            .iter()
+            .filter_map(|(there, offset)| {
+                let start = came.start.max(*offset);
+                let end = came.end.min(offset + (there.end - there.start));
+                (start < end).then(|| Span {
+                    start: there.start + (start - offset),
+                    end: there.start + (end - offset),
+                })
+            })
+            .collect();
+        for span in moved {
+            self.recall(span);
+        }
+        self.waiting.append(&mut self.later);
+    }
+
+    /// What counts as absent here may not be any more: it is looked at anew.
+    fn recall(&mut self, span: Span) {
+        for span in self.absent.within(span) {
+            self.absent.remove(span);
+            self.pending.insert(span);
+        }
+    }
+
+    fn forget(&mut self, span: Span) {
+        self.pending.remove(span);
+        self.absent.remove(span);
+        // They find nothing pending, and get zeros.
+        self.waiting.append(&mut self.later);
+    }
+
+    /// Serves all events that wait. New spaces are those of forked tasks; `want` is given the
+    /// pages that have to come first, as the source knows them.
+    pub fn serve(
+        &mut self,
+        born: &mut Vec<Space>,
+        want: &mut dyn FnMut(u64),
+    ) -> io::Result<Result<(), Ended>> {
         loop {
             while let Some(event) = self.fault.next()? {
                 match event {
                     Event::Missing { address } => self.waiting.push(address),
                     Event::Fork { child } => born.push(self.fork(child)),
                     Event::Remap { from, to, length } => self.remap(from, to, length),
-                    Event::Remove(span) | Event::Unmap(span) => self.pending.remove(span),
+                    Event::Remove(span) | Event::Unmap(span) => self.forget(span),
                 }
             }
             let Some(address) = self.waiting.pop() else {
@@ -67,6 +138,10 @@ impl Space {
                 Delivery::Done => {}
                 // Its event comes first.
                 Delivery::Changing => self.waiting.push(address),
+                Delivery::Absent(at) => {
+                    want(at);
+                    self.later.push(address);
+                }
                 Delivery::Ended => return Ok(Err(Ended)),
             }
         }
@@ -79,7 +154,7 @@ impl Space {
         };
         match self.copy(span)? {
             Delivery::Ended => Ok(Err(Ended)),
-            Delivery::Done | Delivery::Changing => Ok(Ok(())),
+            Delivery::Done | Delivery::Changing | Delivery::Absent(_) => Ok(Ok(())),
         }
     }
 
@@ -88,6 +163,7 @@ impl Space {
             start: address,
             end: address + PAGE,
         };
+        self.recall(page);
         if !self.pending.contains(address) {
             return self.outcome(self.fault.zero(page), page, false);
         }
@@ -100,11 +176,17 @@ impl Space {
             span.end += PAGE;
         }
         self.cursor = span.end;
-        match self.copy(span)? {
-            // What lies before it could not be filled, so neither was it.
-            Delivery::Done if self.pending.contains(address) => self.copy(page),
-            other => Ok(other),
+        let mut delivery = self.copy(span)?;
+        // What lies before it could not be filled, so neither was it.
+        if matches!(delivery, Delivery::Done | Delivery::Absent(_))
+            && self.pending.contains(address)
+        {
+            delivery = self.copy(page)?;
         }
+        if matches!(delivery, Delivery::Absent(_)) {
+            delivery = Delivery::Absent(self.locate(page).0);
+        }
+        Ok(delivery)
     }
 
     /// Brings the beginning of a span that is pending.
@@ -115,9 +197,17 @@ impl Space {
             start: span.start,
             end,
         };
-        let there = Span {
+        let there = self.source.borrow().here(Span {
             start: offset,
             end: offset + (end - span.start),
+        });
+        let here = there.end - there.start;
+        if here == 0 {
+            return Ok(self.set_aside(span, offset));
+        }
+        let span = Span {
+            start: span.start,
+            end: span.start + here,
         };
         let copied = {
             let mut source = self.source.borrow_mut();
@@ -136,9 +226,27 @@ impl Space {
         }
         let delivery = self.outcome(copied, span, true)?;
         if matches!(delivery, Delivery::Done) {
-            self.cursor = end;
+            self.cursor = span.end;
         }
         Ok(delivery)
+    }
+
+    /// The beginning of a span, which is `offset` in the source, has not come yet.
+    fn set_aside(&mut self, span: Span, offset: u64) -> Delivery {
+        let length = span.end - span.start;
+        let absent = self.source.borrow().missing().within(Span {
+            start: offset,
+            end: offset + length,
+        });
+        let length = absent.first().map_or(PAGE, |first| first.end - offset);
+        let absent = Span {
+            start: span.start,
+            end: span.start + length,
+        };
+        self.pending.remove(absent);
+        self.absent.insert(absent);
+        self.cursor = absent.end;
+        Delivery::Absent(offset)
     }
 
     /// What the kernel said to filling a span, and what is left to do about it.
@@ -197,6 +305,7 @@ impl Space {
             start: from,
             end: from + length,
         };
+        self.recall(source);
         let mut part = PageSet::default();
         part.insert(source);
         let mut pieces = Vec::new();
@@ -214,6 +323,8 @@ impl Space {
             }
         }
         self.pending.remove(source);
+        // They may be wanted elsewhere now.
+        self.waiting.append(&mut self.later);
         for (span, offset) in pieces {
             let there = Span {
                 start: span.start - from + to,
@@ -227,12 +338,15 @@ impl Space {
     fn fork(&self, child: Fault) -> Self {
         self.source.borrow_mut().shared = true;
         Self {
+            task: self.task,
             fault: child,
             source: self.source.clone(),
             pending: self.pending.clone(),
             moved: self.moved.clone(),
             cursor: self.cursor,
             waiting: Vec::new(),
+            absent: self.absent.clone(),
+            later: Vec::new(),
         }
     }
 }
@@ -241,5 +355,7 @@ enum Delivery {
     Done,
     /// The task is changing its mappings; an event says how.
     Changing,
+    /// The source has to send it first: where that has it.
+    Absent(u64),
     Ended,
 }

@@ -21,11 +21,12 @@ pub struct Pager {
 }
 
 impl Pager {
-    /// Starts it in the directory where CRIU will look for its socket.
-    pub fn start(directory: &Path) -> io::Result<Self> {
+    /// Starts it in the directory where CRIU will look for its socket. `feed`: the one over which
+    /// memory comes late.
+    pub fn start(directory: &Path, feed: &Path) -> io::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("--pager")
-            .arg(directory)
+            .args([directory, feed])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -23,6 +23,7 @@ use crate::{
     container::binds,
     criu::{Event, Launch, RestoreOptions, Swrk, descriptors, reason, tools},
     memory::pager::IndexAt,
+    shim::protocol::feed,
 };
 
 /// CRIU's image of the cgroups that the tasks were in at the source.
@@ -69,7 +70,8 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
     let path = config.dir.join("incoming").join("criu");
     let images = File::open(&path).map_err(|error| format!("`{}`: {error}", path.display()))?;
-    let pager = Pager::start(&path).map_err(|error| format!("pager: {error}"))?;
+    let pager =
+        Pager::start(&path, &feed(&config.socket)).map_err(|error| format!("pager: {error}"))?;
     let tools = tools(&config.dir.join(TOOLS)).map_err(|error| format!("`{TOOLS}`: {error}"))?;
     let swrk = Swrk::spawn(Launch {
         program: &config.criu,
