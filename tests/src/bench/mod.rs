@@ -1,14 +1,17 @@
 //! Measures migrations: each scenario on a cluster of test hosts, beside it Podman with runc, and
 //! a bare TLS stream as the limit. `godwit-testbed bench migrate`, started by `cargo xtask bench`.
 //!
-//! `scenario` says what is measured, `run` moves a container and measures, `observe` reads what
-//! the client saw, `peak` what memory it took, `shape` makes links slower; `podman` and `stream`
-//! are what to compare with; `report` and `plot` show it.
+//! `scenario` says what is measured; `run` has containers with memory, `redis` has a Redis, and
+//! `moves` moves and measures them; `observe` reads what the client saw, `peak` what memory it took,
+//! `shape` makes links slower; `podman` and `stream` are what to compare with; `report` and `plot`
+//! show it.
 
+mod moves;
 mod observe;
 mod peak;
 mod plot;
 mod podman;
+mod redis;
 mod report;
 mod run;
 mod scenario;
@@ -104,7 +107,8 @@ fn on_a_cluster(
     let streams = [1, 4].map(|connections| (format!("rustls x{connections}"), connections));
     let scenarios = scenario::all(options.quick);
     let names = scenarios.iter().map(ToString::to_string);
-    let mut names = names.chain(streams.iter().map(|(name, _)| name.clone()));
+    let names = names.chain(streams.iter().map(|(name, _)| name.clone()));
+    let mut names = names.chain([redis::NAME.to_owned()]);
     if !names.any(|name| options.wants(&name)) {
         return Ok(());
     }
@@ -127,6 +131,9 @@ fn on_a_cluster(
                 failed,
             );
         }
+    }
+    if options.wants(redis::NAME) {
+        note(redis::NAME, redis::scenario(&cluster, moves), rows, failed);
     }
     Ok(())
 }

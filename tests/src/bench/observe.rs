@@ -37,11 +37,11 @@ impl Observed {
             .max_by(|a, b| a.gap_ms.total_cmp(&b.gap_ms))
     }
 
-    /// Answers a second from a move's start to its freeze, against those before it. None: too
-    /// short a time to say.
-    pub fn throughput_ratio(&self, started: u64, frozen: u64) -> Option<f64> {
+    /// Answers a second before a move's start, and from there to its freeze. None: too short a
+    /// time to say.
+    pub fn throughput(&self, started: u64, frozen: u64) -> Option<(f64, f64)> {
         let before = self.rate(started.saturating_sub(BEFORE), started)?;
-        Some(self.rate(started, frozen)? / before)
+        Some((before, self.rate(started, frozen)?))
     }
 
     /// Over the windows that lie within this time.
@@ -86,7 +86,7 @@ mod tests {
         assert!(seen.trouble.is_empty());
         assert_eq!(seen.until(), 2700);
         assert_eq!(seen.gap(2000, 3000).unwrap().gap_ms, 80.5);
-        assert_eq!(seen.throughput_ratio(2000, 2519), Some(0.75));
-        assert_eq!(seen.throughput_ratio(2000, 2050), None);
+        assert_eq!(seen.throughput(2000, 2519), Some((2000.0, 1500.0)));
+        assert_eq!(seen.throughput(2000, 2050), None);
     }
 }

@@ -67,8 +67,14 @@ pub fn of_program(host: &Host, program: &str) -> u64 {
         fs::read_link(format!("/proc/{pid}/exe"))
             .is_ok_and(|exe| exe.file_name().is_some_and(|name| name == program))
     };
-    let pids = tree(host.pid()).into_iter();
-    pids.filter(is_program).map(anonymous).sum()
+    let mut pids = tree(host.pid());
+    pids.retain(is_program);
+    of_processes(&pids)
+}
+
+/// Anonymous bytes of these processes.
+pub fn of_processes(pids: &[i32]) -> u64 {
+    pids.iter().copied().map(anonymous).sum()
 }
 
 /// A process and all its descendants. Nothing else lives in a test host.

@@ -22,6 +22,9 @@ pub struct Row {
     /// What of the container's memory is not zero, before the first move.
     pub nonzero_bytes: Option<u64>,
     pub peak_rss_ratio: Option<f64>,
+    /// To all clients together, in the second before a move.
+    pub answers_per_s: Option<f64>,
+    /// Answers a second from the start of a move to its freeze, by those before it.
     pub throughput_ratio: Option<f64>,
 }
 
@@ -66,7 +69,7 @@ impl Report {
     /// For a terminal.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "\n{:<12} {:>6} {:>5} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>6} {:>6}\n",
+            "\n{:<12} {:>6} {:>5} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>6} {:>9} {:>6}\n",
             "SYSTEM",
             "MiB",
             "PROCS",
@@ -79,13 +82,14 @@ impl Report {
             "WIRE/NZ",
             "MB/s",
             "PEAK",
-            "CLIENT"
+            "ANSWERS/s",
+            "KEPT"
         );
         for row in &self.rows {
             let count = |value: Option<u64>| show(value.map(|value| value as f64), 0);
             let _ = writeln!(
                 text,
-                "{:<12} {:>6} {:>5} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>6} {:>6}",
+                "{:<12} {:>6} {:>5} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6} {:>6} {:>9} {:>6}",
                 row.system,
                 count(row.rss_mib),
                 count(row.processes),
@@ -98,13 +102,14 @@ impl Report {
                 show(row.wire_ratio(), 3),
                 show(row.rate(), 0),
                 show(row.peak_rss_ratio, 2),
+                show(row.answers_per_s, 0),
                 show(row.throughput_ratio, 2)
             );
         }
         text += "\nMB/s: the writer, then the wire over the whole move. WIRE/NZ: bytes on the wire \
                  per byte of\nmemory that is not zero. PEAK: extra memory on the destination per \
-                 byte of the container's.\nCLIENT: answers a second during the move, before the \
-                 freeze, against before the move.\n\n";
+                 byte of the container's.\nANSWERS/s: to all clients of a Redis before the move. \
+                 KEPT: what is left of it during the move, before\nthe freeze.\n\n";
         text
     }
 }
@@ -134,7 +139,7 @@ mod tests {
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(json["freeze_ms"], 1.5);
         assert!(json["wire_bytes"].is_null());
-        assert_eq!(json.as_object().unwrap().len(), 12);
+        assert_eq!(json.as_object().unwrap().len(), 13);
         let table = Report { rows: vec![row] }.table();
         assert!(table.contains("podman+runc       -     -"), "{table}");
     }

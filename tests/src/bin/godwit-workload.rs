@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{churn, count, exit, family, files, hold, memory, redis, witness};
+use godwit_tests::workload::{churn, count, exit, family, files, hold, load, memory, redis, witness};
 
 #[derive(Parser)]
 struct Arguments {
@@ -37,6 +37,8 @@ enum What {
     Files(files::Options),
     /// Hold memory, rewrite it, and say whether it is what it should be
     Memory(memory::Options),
+    /// Ask a Redis over many connections all the while
+    Load(load::Options),
     /// Ping a `memory` and report every pause
     Witness(witness::Options),
     /// Map, share, move and copy memory on many threads, checking every page
@@ -57,6 +59,7 @@ fn main() -> Result<ExitCode> {
         What::Files(options) => files::run(&options),
         What::Hold { kind } => hold::run(kind),
         What::Memory(options) => memory::run(&options),
+        What::Load(options) => load::run(&options),
         What::Witness(options) => witness::run(&options),
         What::Churn(options) => churn::run(&options),
         What::Family { part: None } => family::head(),

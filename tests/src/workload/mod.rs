@@ -7,6 +7,7 @@ pub mod exit;
 pub mod family;
 pub mod files;
 pub mod hold;
+pub mod load;
 pub mod memory;
 mod page;
 pub mod redis;

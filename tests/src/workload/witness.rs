@@ -144,11 +144,11 @@ fn ping(address: SocketAddr, every: Duration) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn now_ms() -> Result<u64> {
+pub fn now_ms() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64)
 }
 
-fn say(line: &impl Serialize) -> Result<()> {
+pub fn say(line: &impl Serialize) -> Result<()> {
     println!("{}", serde_json::to_string(line)?);
     Ok(())
 }
