@@ -81,6 +81,9 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             from,
             ..
         } => {
+            // One that an agent before this one had prepared awaits a push: not where the runtime
+            // clears away, and not when this fails.
+            host.doors.close(container).await;
             let prepared = runtime.prepare(container, spec, migration).await;
             match &prepared {
                 Ok(()) => {

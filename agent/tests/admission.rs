@@ -343,11 +343,18 @@ fn an_undo_is_done_where_there_is_nothing_to_undo() {
     let mut host = Host::new();
     assert_eq!(host.admit(discard(9)), Admission::Already(Outcome::Done));
     assert_eq!(host.admit(thaw(9, 1)), Admission::Already(Outcome::Done));
+}
+
+#[test]
+fn the_undo_of_a_container_that_has_ended_lets_go_of_what_pre_copy_keeps() {
     let mut host = Host::running(1);
     host.known = Some(InstanceState::Exited {
         exit: Exit { code: 1, at_ms: 1 },
     });
-    assert_eq!(host.admit(thaw(9, 1)), Admission::Already(Outcome::Done));
+    assert_eq!(host.admit(thaw(9, 1)), Admission::Perform);
+    let command = host.done(thaw(9, 1), Ok(Outcome::Done));
+    let after = effect::state(&host.record, &command.verb, &Ok(Outcome::Done));
+    assert_eq!(after, After::Ask);
 }
 
 #[test]

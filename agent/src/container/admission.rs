@@ -136,11 +136,9 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => match (owned(record, *generation), known) {
-            // Nothing is held where nothing is or where all has ended; the leader asks until it
-            // hears so.
-            (Admission::Perform, Some(InstanceState::Exited { .. }) | None) => {
-                Admission::Already(Outcome::Done)
-            }
+            // Nothing is held where nothing is; the leader asks until it hears so. Of one that has
+            // ended there may be more: what pre-copy keeps, and packets that were held.
+            (Admission::Perform, None) => Admission::Already(Outcome::Done),
             (_, None) if record.generation().is_none() => Admission::Already(Outcome::Done),
             // A late undo of another migration must not end the freeze of this one.
             (Admission::Perform, Some(InstanceState::Frozen { migration: held }))

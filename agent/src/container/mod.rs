@@ -106,9 +106,26 @@ async fn answer_now(host: &Host, operation: OperationId, answer: Answer) {
     host.outbox.send(operation, answer).await;
 }
 
+/// It says nothing of the container: whoever insists on an undo must not take it for one that has
+/// nothing to do.
 fn busy() -> CommandFailure {
     CommandFailure::new(
-        FailureKind::WrongState,
+        FailureKind::Internal,
         "too many commands wait for this container",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_no_word_on_the_container() {
+        let verdicts = [
+            FailureKind::NotFound,
+            FailureKind::WrongState,
+            FailureKind::Stale,
+        ];
+        assert!(!verdicts.contains(&busy().kind));
+    }
 }

@@ -51,6 +51,12 @@ const RULES: &[Rule] = &[
         never: &["nix"],
     },
     Rule {
+        package: "godwit-model",
+        // A checker of both sides of the hand-over: the one package that may see both.
+        ours: &["godwit-agent", "godwit-core", "godwit-types"],
+        never: &["tokio", "tonic", "raft", "nix", "rand", "time"],
+    },
+    Rule {
         package: "godwit-cli",
         ours: &["godwit-proto", "godwit-types"],
         never: &["raft", "redb", "nix"],
