@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     board::Board,
-    container::{self, Containers, effect},
+    container::{self, Containers},
     host::Host,
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
@@ -204,7 +204,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
         (id, state)
     });
     for (id, state) in futures::future::join_all(found).await {
-        let record = match host.ledger.load(&id) {
+        let record = match container::take_up(&host.ledger, &id, state.as_ref()) {
             Ok(Some(record)) => record,
             Ok(None) => {
                 warn!(
@@ -222,10 +222,6 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
                 );
                 continue;
             }
-        };
-        let record = match &state {
-            Some(state) => effect::found(&record, state),
-            None => record,
         };
         // One that was restored, or was about to be, gets nothing more.
         if let Holding::Incoming {

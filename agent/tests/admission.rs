@@ -434,3 +434,43 @@ fn only_the_undo_of_the_same_migration_interrupts() {
     let meanwhile = meanwhile(&host.record, host.known.as_ref(), &current, &next);
     assert_eq!(meanwhile, Meanwhile::Interrupt);
 }
+
+#[test]
+fn what_was_resumed_can_be_removed_though_none_of_it_was_written() {
+    let mut host = Host::prepared(3, 1);
+    let remove = |generation| Verb::Remove {
+        container: id(),
+        generation: Generation(generation),
+        force: true,
+    };
+    // The source's own, before the commit.
+    assert_eq!(host.refused(remove(2)), FailureKind::Stale);
+    assert_eq!(host.admit(remove(3)), Admission::Perform);
+    host.done(remove(3), Ok(Outcome::Done));
+    assert!(matches!(host.record.role, Role::None { .. }));
+    assert_eq!(host.record.left, Some(Generation(3)));
+}
+
+#[test]
+fn a_run_stands_on_its_intent_where_its_record_cannot_be_written() {
+    let mut host = Host::new();
+    let ok = Ok(Outcome::Running { pid: 7 });
+    assert!(effect::is_intended(&run(1), &ok));
+    assert!(!effect::is_intended(&run(1), &broken()));
+    let done = Ok(Outcome::Done);
+    assert!(!effect::is_intended(&prepare(1, 2), &done));
+    // What the intent says to the next agent.
+    let command = host.command(run(1));
+    host.record = effect::begin(&host.record, &command).unwrap();
+    host.known = Some(InstanceState::Running { pid: 7 });
+    let again = admit(&host.record, host.known.as_ref(), &command);
+    assert_eq!(again, Admission::Already(Outcome::Running { pid: 7 }));
+    assert_eq!(
+        host.admit(Verb::Stop {
+            container: id(),
+            generation: Generation(1),
+            grace_ms: 1,
+        }),
+        Admission::Perform
+    );
+}

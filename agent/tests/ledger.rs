@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, fs};
 
+use godwit_agent::container::take_up;
 use godwit_agent::ledger::{
     Answer, Finished, KEPT, Ledger, LedgerError, REMEMBERED, Record, Role, Stored, VERSION,
 };
 use godwit_types::{
     AgentCommand, CommandFailure, ContainerId, ContainerSpec, FailureKind, FreezeStep, Generation,
-    HostName, MigrationId, OperationId, Outcome, Verb,
+    HostName, InstanceState, MigrationId, OperationId, Outcome, Verb,
 };
 
 fn container(byte: u8) -> ContainerId {
@@ -184,5 +185,36 @@ fn the_last_answers_are_kept_and_no_more() {
     assert_eq!(
         record.answer(&OperationId::from_bytes([1; 16])),
         Some(answer)
+    );
+}
+
+#[test]
+fn what_an_instance_says_at_the_start_is_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path().join("ledger")).unwrap();
+    let id = container(1);
+    ledger.store(&record()).unwrap();
+    // Held: it is as it was.
+    let staged = InstanceState::Staged {
+        migration: MigrationId::from_bytes([7; 8]),
+    };
+    let same = take_up(&ledger, &id, Some(&staged)).unwrap();
+    assert_eq!(same, Some(record()));
+    // It runs, so it was resumed, and the agent ended before it could write so.
+    let running = InstanceState::Running { pid: 7 };
+    let found = take_up(&ledger, &id, Some(&running)).unwrap();
+    // The next start may find no instance at all.
+    let stored = take_up(&ledger, &id, None).unwrap();
+    assert_eq!(stored, found);
+    assert!(matches!(
+        stored.unwrap().role,
+        Role::Owner {
+            generation: Generation(3),
+            ..
+        }
+    ));
+    assert_eq!(
+        take_up(&ledger, &container(2), Some(&running)).unwrap(),
+        None
     );
 }

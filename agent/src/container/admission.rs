@@ -85,6 +85,11 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
         Verb::Remove { .. } => match &record.role {
             Role::None { .. } => Admission::Already(Outcome::Done),
             Role::Owner { .. } => Admission::Perform,
+            // Nobody has this generation before the commit: it came, was resumed, and is gone again,
+            // and none of that could be written.
+            Role::Incoming { generation, .. } if verb.generation() == Some(*generation) => {
+                Admission::Perform
+            }
             Role::Incoming { .. } => not_owner(record),
         },
         Verb::CheckSource { generation, .. } | Verb::Sample { generation, .. } => {

@@ -157,6 +157,12 @@ pub fn may_wait(verb: &Verb, answer: &Answer) -> bool {
         )
 }
 
+/// Successes that stand even where their record can't be written: the intent is on the disk, and the
+/// next agent finds by it what this one has done. A failure would say that nothing was left.
+pub fn is_intended(verb: &Verb, answer: &Answer) -> bool {
+    answer.is_ok() && matches!(verb, Verb::Run { .. })
+}
+
 /// Verbs that the leader repeats until they succeed: a failure of theirs is answered and not
 /// kept, so that the same operation, asked again, is tried again.
 fn must_succeed(verb: &Verb) -> bool {

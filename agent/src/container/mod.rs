@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use godwit_proto::failure::chain;
 use godwit_types::{
     AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
 };
@@ -31,7 +32,7 @@ use tracing::warn;
 use crate::{
     commands, failures,
     host::Host,
-    ledger::{Answer, Record},
+    ledger::{Answer, Ledger, LedgerError, Record},
 };
 
 /// Commands that may wait for one container. The leader has at most a few under way.
@@ -83,6 +84,34 @@ pub fn attach(host: &Arc<Host>, record: Record, state: Option<InstanceState>) {
         .lock()
         .expect("no holder panics")
         .insert(container, queue);
+}
+
+/// The record of an instance that was found when the agent started, None when there is none. What
+/// follows from the instance is written down: nothing else might be, as long as it runs, and a
+/// host that is started again then has only the ledger to know that it owns the container.
+pub fn take_up(
+    ledger: &Ledger,
+    container: &ContainerId,
+    state: Option<&InstanceState>,
+) -> Result<Option<Record>, LedgerError> {
+    let Some(record) = ledger.load(container)? else {
+        return Ok(None);
+    };
+    let found = match state {
+        Some(state) => effect::found(&record, state),
+        None => return Ok(Some(record)),
+    };
+    if found != record
+        && let Err(error) = ledger.store(&found)
+    {
+        // The instance says the same at the next start.
+        warn!(
+            container = container.short(),
+            error = chain(&error),
+            "not stored"
+        );
+    }
+    Ok(Some(found))
 }
 
 impl Containers {

@@ -243,7 +243,7 @@ impl ContainerTask {
     }
 
     /// Stores the record. When the disk refuses, what was done stays done, but no success is
-    /// answered, nor remembered as answered.
+    /// answered, nor remembered as answered, unless its intent says enough.
     async fn remember(
         &mut self,
         concluded: Record,
@@ -255,6 +255,14 @@ impl ContainerTask {
         self.unstored = stored.is_err();
         match stored {
             Ok(()) => answer,
+            Err(error) if effect::is_intended(&command.verb, &answer) => {
+                warn!(
+                    container = self.container.short(),
+                    error = chain(&error),
+                    "not stored yet"
+                );
+                answer
+            }
             Err(error) => {
                 self.record
                     .finished

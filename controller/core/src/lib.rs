@@ -7,7 +7,10 @@
 
 mod apply;
 mod command;
+mod course;
 mod invariants;
+mod job;
+mod news;
 mod phase;
 mod query;
 mod schedule;
@@ -17,7 +20,10 @@ mod view;
 
 pub use apply::{Applied, apply, is_news};
 pub use command::{Command, NewContainer, Record};
+pub use course::{Course, Written, nothing_left};
 pub use invariants::check;
+pub use job::{Job, due};
+pub use news::news;
 pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
 pub use query::{find_container, find_migration, find_network, table};
 pub use schedule::{Candidate, choose};

@@ -1,9 +1,5 @@
-//! One migration from where it is to its end. What comes next is the core's table; this asks.
-//!
-//! Between the last round and the commit every message counts, since the container writes again
-//! what was sent: `PreCopy`, `Frozen` and `Transferred` are proposed and not awaited. Their undo is
-//! the same, and `Reserved`, which is on the disk by then, already says that it may be needed. `Staged` is written together with the commit, which
-//! is awaited; so is an abort, before anything is undone.
+//! One migration from where it is to its end. What comes next is the core's course; this asks,
+//! waits, and measures.
 
 use std::{
     sync::Arc,
@@ -12,9 +8,9 @@ use std::{
 
 use futures::future::join_all;
 use godwit_core::{
-    Act, Ask, Command, Memory, Migration, Record, State, Step, next_step, operation,
+    Act, Ask, Course, Migration, Record, State, Step, Written, nothing_left, operation,
 };
-use godwit_types::{FailureKind, FreezeStep, MAX_ROUNDS, MigrationId, Need, Outcome, Phase};
+use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
 use tracing::{info, warn};
 
 use super::{
@@ -29,12 +25,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 struct Drive<'a> {
     leader: &'a Arc<Leader>,
-    /// May be some phases ahead of the stored one.
-    migration: Migration,
-    memory: Memory,
+    course: Course,
     freeze_began: Option<Instant>,
-    /// `Staged`, to be written with the commit.
-    staged: Option<Command>,
     /// The leader's own steps, written down with the next phase.
     own_steps: Vec<FreezeStep>,
 }
@@ -49,24 +41,22 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
     }
     let mut drive = Drive {
         leader,
-        migration,
-        memory: Memory::default(),
+        course: Course::new(migration),
         freeze_began: None,
-        staged: None,
         own_steps: Vec::new(),
     };
     loop {
         let state = leader.state();
         drive.look(&state);
-        let step = next_step(&state, &drive.migration, &drive.memory);
+        let step = drive.course.step(&state);
         let result = match step {
-            Step::Ask { ask, reaches } if drive.migration.phase.is_committed() => {
+            Step::Ask { ask, reaches } if drive.course.migration().phase.is_committed() => {
                 drive.forward(ask, reaches).await
             }
             Step::Ask { ask, reaches } => drive.attempt(ask, reaches).await,
             Step::Commit => drive.commit().await,
             Step::Undo(asks) => drive.undo(asks).await,
-            Step::Impossible(reason) if drive.migration.phase == Phase::Aborting => {
+            Step::Impossible(reason) if drive.course.migration().phase == Phase::Aborting => {
                 warn!(migration = %id, reason, "nothing left to undo");
                 drive.advance(Phase::Aborted, Record::default()).await
             }
@@ -85,6 +75,10 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
 }
 
 impl Drive<'_> {
+    fn migration(&self) -> &Migration {
+        self.course.migration()
+    }
+
     /// Before the commit: one attempt, and a failure aborts.
     async fn attempt(&mut self, ask: Ask, reaches: Option<Phase>) -> Result<(), ProposeError> {
         let act = ask.act;
@@ -93,9 +87,9 @@ impl Drive<'_> {
             self.freeze_began = Some(Instant::now());
             record.freeze_started_ms = Some(ids::now_ms());
         }
-        let heard = answer(self.leader, &self.migration, ask).await;
+        let heard = answer(self.leader, self.migration(), ask).await;
         if act == Act::PreCopy {
-            self.leader.progress.forget(&self.migration.id);
+            self.leader.progress.forget(&self.migration().id);
         }
         let outcome = match heard {
             Heard::Outcome(outcome) => outcome,
@@ -105,57 +99,22 @@ impl Drive<'_> {
                 return Ok(());
             }
         };
-        match outcome {
-            Outcome::Checked { need: disk, memory } => {
-                self.memory.need = Some(Need { disk, memory });
-            }
-            Outcome::PreCopied {
-                rounds,
-                bytes,
-                predicted_freeze_us,
-            } => {
-                record.rounds = rounds;
-                record.rounds.truncate(MAX_ROUNDS);
-                record.bytes = bytes;
-                record.predicted_freeze_us = predicted_freeze_us;
-            }
-            Outcome::Frozen { steps } => {
-                // What the source did before it stopped anything is no part of the freeze.
-                let running = steps
-                    .iter()
-                    .filter(|step| step.running)
-                    .map(|step| step.micros);
-                let running = Duration::from_micros(running.sum());
-                self.freeze_began = self.freeze_began.map(|began| began + running);
-                record.steps = steps;
-            }
-            Outcome::Staged { steps } => record.steps = steps,
-            Outcome::Transferred { bytes, steps } => {
-                record.steps = steps;
-                record.bytes = bytes;
-            }
-            _ => {}
+        if let Outcome::Frozen { steps } = &outcome {
+            // What the source did before it stopped anything is no part of the freeze.
+            let running = steps
+                .iter()
+                .filter(|step| step.running)
+                .map(|step| step.micros);
+            let running = Duration::from_micros(running.sum());
+            self.freeze_began = self.freeze_began.map(|began| began + running);
         }
-        if act == Act::CheckSource && self.memory.need.is_none() {
-            self.memory.need = Some(Need::default());
-        }
-        match reaches {
-            Some(phase @ (Phase::PreCopy | Phase::Frozen | Phase::Transferred | Phase::Staged)) => {
-                self.note(phase, &record);
-                let command = Command::Advance {
-                    migration: self.migration.id.clone(),
-                    to: phase,
-                    record,
-                };
-                if phase == Phase::Staged {
-                    self.staged = Some(command);
-                } else {
-                    self.leader.raft.propose_detached(&command);
-                }
+        match self.course.answered(act, reaches, outcome, record) {
+            Written::Not => Ok(()),
+            Written::Detached(command) => {
+                self.leader.raft.propose_detached(&command);
                 Ok(())
             }
-            Some(phase) => self.advance(phase, record).await,
-            None => Ok(()),
+            Written::Awaited(phase, record) => self.advance(phase, record).await,
         }
     }
 
@@ -175,7 +134,7 @@ impl Drive<'_> {
                 record.steps.extend(steps);
             }
         } else {
-            let total = ids::now_ms().saturating_sub(self.migration.started_ms);
+            let total = ids::now_ms().saturating_sub(self.migration().started_ms);
             record.total_us = total * 1000;
             if let Some(Outcome::Released { bytes, lost }) = outcome {
                 record.bytes = bytes;
@@ -188,15 +147,15 @@ impl Drive<'_> {
             }
         }
         let freeze_us = record.freeze_us;
-        let phase = reaches.unwrap_or(self.migration.phase);
+        let phase = reaches.unwrap_or(self.migration().phase);
         self.advance(phase, record).await?;
-        info!(migration = %self.migration.id, %phase, freeze_us, "{what} done");
+        info!(migration = %self.migration().id, %phase, freeze_us, "{what} done");
         Ok(())
     }
 
     /// In whole microseconds when this leader saw the freeze begin, else from the clock.
     fn freeze_us(&self) -> u64 {
-        match (self.freeze_began, self.migration.freeze_started_ms) {
+        match (self.freeze_began, self.migration().freeze_started_ms) {
             (Some(began), _) => began.elapsed().as_micros() as u64,
             (None, Some(began)) => ids::now_ms().saturating_sub(began) * 1000,
             (None, None) => 0,
@@ -205,17 +164,12 @@ impl Drive<'_> {
 
     async fn commit(&mut self) -> Result<(), ProposeError> {
         let began = Instant::now();
-        let command = Command::Advance {
-            migration: self.migration.id.clone(),
-            to: Phase::Committed,
-            record: Record::default(),
-        };
-        let commands: Vec<_> = self.staged.take().into_iter().chain([command]).collect();
+        let commands = self.course.commit();
         match self.leader.raft.propose_all(&commands).await {
             Ok(_) => {
                 self.own_steps
                     .push(FreezeStep::new("raft commit", began.elapsed()));
-                self.note(Phase::Committed, &Record::default());
+                self.course.note(Phase::Committed, &Record::default());
                 Ok(())
             }
             // A refusal is certain: it is not committed and, aborted, never will be.
@@ -225,13 +179,9 @@ impl Drive<'_> {
     }
 
     async fn advance(&mut self, to: Phase, record: Record) -> Result<(), ProposeError> {
-        let command = Command::Advance {
-            migration: self.migration.id.clone(),
-            to,
-            record: record.clone(),
-        };
+        let command = self.course.advance(to, record.clone());
         match self.leader.raft.propose(&command).await {
-            Ok(_) => self.note(to, &record),
+            Ok(_) => self.course.note(to, &record),
             // It was taken back meanwhile.
             Err(ProposeError::Refused(_)) if self.look(&self.leader.state()) => {}
             Err(error) => return Err(error),
@@ -241,22 +191,12 @@ impl Drive<'_> {
 
     /// Whether the stored migration was taken back while this one went on.
     fn look(&mut self, state: &State) -> bool {
-        let stored = state.migrations.get(&self.migration.id);
-        let news = stored.is_some_and(|stored| stored.phase == Phase::Aborting)
-            && self.migration.phase != Phase::Aborting;
+        let phase = self.migration().phase;
+        let news = self.course.look(state);
         if news {
-            info!(migration = %self.migration.id, phase = %self.migration.phase, "taken back");
-            self.note(Phase::Aborting, &Record::default());
+            info!(migration = %self.migration().id, %phase, "taken back");
         }
         news
-    }
-
-    fn note(&mut self, phase: Phase, record: &Record) {
-        self.migration.phase = phase;
-        self.memory.attempt = 0;
-        if record.freeze_started_ms.is_some() {
-            self.migration.freeze_started_ms = record.freeze_started_ms;
-        }
     }
 
     /// Nothing is undone before every leader to come knows that it must be.
@@ -265,14 +205,10 @@ impl Drive<'_> {
         reason: String,
         failure: Option<FailureKind>,
     ) -> Result<(), ProposeError> {
-        warn!(migration = %self.migration.id, phase = %self.migration.phase, %reason, "aborting");
-        let command = Command::Abort {
-            migration: self.migration.id.clone(),
-            error: reason,
-            failure,
-        };
+        warn!(migration = %self.migration().id, phase = %self.migration().phase, %reason, "aborting");
+        let command = self.course.abort(reason, failure);
         self.leader.raft.propose(&command).await?;
-        self.note(Phase::Aborting, &Record::default());
+        self.course.note(Phase::Aborting, &Record::default());
         Ok(())
     }
 
@@ -280,7 +216,7 @@ impl Drive<'_> {
         // Side by side: a destination that is down must not keep the source frozen.
         join_all(asks.into_iter().map(|ask| self.insist(ask))).await;
         self.advance(Phase::Aborted, Record::default()).await?;
-        info!(migration = %self.migration.id, "aborted, the source runs on");
+        info!(migration = %self.migration().id, "aborted, the source runs on");
         Ok(())
     }
 
@@ -297,27 +233,20 @@ impl Drive<'_> {
             match self.leader.sessions.ask(&host, command.clone()).await {
                 Ok(outcome) => return Some(outcome),
                 Err(AskError::HostDown(_)) => {
-                    warn!(migration = %self.migration.id, %host, what = command.verb.name(),
+                    warn!(migration = %self.migration().id, %host, what = command.verb.name(),
                         "host is down, waiting for it");
                     self.leader.sessions.wait_up(&host).await;
                 }
                 Err(AskError::Failed(failure)) => {
-                    warn!(migration = %self.migration.id, %host, what = command.verb.name(),
+                    warn!(migration = %self.migration().id, %host, what = command.verb.name(),
                         error = %failure.message, "failed");
-                    let nothing = match failure.kind {
-                        FailureKind::NotFound => act != Act::Resume,
-                        FailureKind::WrongState | FailureKind::Stale => {
-                            matches!(act, Act::Thaw | Act::Discard)
-                        }
-                        _ => false,
-                    };
-                    if nothing {
+                    if nothing_left(act, failure.kind) {
                         return None;
                     }
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     attempt += 1;
-                    command.operation = operation(&self.migration.id, act, attempt);
+                    command.operation = operation(&self.migration().id, act, attempt);
                 }
             }
         }

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use godwit_core::{Command, State, is_news};
+use godwit_core::{Command, State, news};
 use godwit_types::{AgentReport, ContainerId, Generation, HostName, InstanceReport};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -113,20 +113,8 @@ impl Leader {
                     "host has an instance that it does not own");
             }
         }
-        for container in state.owned_by(host) {
-            let instance = report
-                .instances
-                .iter()
-                .find(|i| i.container == container.id && i.generation == container.generation)
-                .map(|instance| &instance.state);
-            if is_news(&state, host, &container.id, container.generation, instance) {
-                self.raft.propose_detached(&Command::ReportInstance {
-                    host: host.clone(),
-                    container: container.id.clone(),
-                    generation: container.generation,
-                    state: instance.cloned(),
-                });
-            }
+        for command in news(&state, host, &report.instances) {
+            self.raft.propose_detached(&command);
         }
     }
 

@@ -6,23 +6,15 @@ use std::{
     time::Duration,
 };
 
-use godwit_core::{Desired, State};
-use godwit_types::{CommandFailure, ContainerId, HostName, MigrationId, Status};
+pub use godwit_core::Job;
+use godwit_core::due;
+use godwit_types::{CommandFailure, HostName};
 use tokio::sync::{Notify, oneshot};
 
 use super::{Leader, container, migration};
 
 /// A job that ended without a change of the state is not begun again at once.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// One thing to be done.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job {
-    Run(ContainerId),
-    Stop(ContainerId),
-    Remove(ContainerId),
-    Migrate(MigrationId),
-}
 
 /// Why a job is not done yet, for whoever waits for it. The job itself may go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,24 +69,6 @@ impl Jobs {
         running.remove(job);
         self.ended.notify_one();
     }
-}
-
-/// What this state wants done.
-fn due(state: &State) -> Vec<Job> {
-    let mut jobs: Vec<_> = state
-        .active_migrations()
-        .map(|migration| Job::Migrate(migration.id.clone()))
-        .collect();
-    for container in state.containers.values() {
-        let id = || container.id.clone();
-        match (&container.status, container.desired) {
-            (Status::Creating, _) => jobs.push(Job::Run(id())),
-            (Status::Removing, _) => jobs.push(Job::Remove(id())),
-            (Status::Running, Desired::Stopped { .. }) => jobs.push(Job::Stop(id())),
-            _ => {}
-        }
-    }
-    jobs
 }
 
 pub(super) async fn run(leader: Arc<Leader>) {

@@ -1,0 +1,32 @@
+//! What is not yet as it was asked for.
+
+use godwit_types::{ContainerId, MigrationId, Status};
+
+use crate::state::{Desired, State};
+
+/// One thing to be done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    Run(ContainerId),
+    Stop(ContainerId),
+    Remove(ContainerId),
+    Migrate(MigrationId),
+}
+
+/// What this state wants done.
+pub fn due(state: &State) -> Vec<Job> {
+    let mut jobs: Vec<_> = state
+        .active_migrations()
+        .map(|migration| Job::Migrate(migration.id.clone()))
+        .collect();
+    for container in state.containers.values() {
+        let id = || container.id.clone();
+        match (&container.status, container.desired) {
+            (Status::Creating, _) => jobs.push(Job::Run(id())),
+            (Status::Removing, _) => jobs.push(Job::Remove(id())),
+            (Status::Running, Desired::Stopped { .. }) => jobs.push(Job::Stop(id())),
+            _ => {}
+        }
+    }
+    jobs
+}
