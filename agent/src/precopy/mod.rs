@@ -98,7 +98,7 @@ async fn rounds(
         round.micros += layer_took.as_micros() as u64;
         round.sent_bytes += std::mem::take(&mut layer_bytes);
         let took = Duration::from_micros(round.micros);
-        let (next, forecast) = plan.after(&stats, processes.len(), took, waited);
+        let (next, forecast) = plan.after(&stats, took, waited);
         round.number = number;
         round.dirty_pages = forecast.left_pages as u64;
         info!(

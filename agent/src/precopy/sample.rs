@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use godwit_runtime::memory::{Forecast, Next, Plan, RoundStats, Session};
-use godwit_types::{CommandFailure, ContainerId, Estimate, FailureKind, MigrationOptions};
+use godwit_types::{CommandFailure, ContainerId, Estimate, FailureKind, MigrationMode, MigrationOptions};
 
 use super::{carries, rounds_asked_for};
 use crate::{failures, host::Host, ledger::Answer};
@@ -122,6 +122,7 @@ fn predict(first: &RoundStats, seen: [Seen; 2], options: &MigrationOptions) -> E
         rounds += 1;
         let stats = RoundStats {
             populated: first.populated,
+            processes: first.processes,
             written,
             sent: (written as f64 * share) as u64,
             ..RoundStats::default()
@@ -129,8 +130,10 @@ fn predict(first: &RoundStats, seen: [Seen; 2], options: &MigrationOptions) -> E
         sent_bytes += stats.sent * page;
         let sending = (stats.sent * page) as f64 / bytes_per_s;
         let took = Duration::from_secs_f64(sending) + Duration::from_millis(3);
-        let (next, forecast) = plan.after(&stats, 1, took, took);
+        let (next, forecast) = plan.after(&stats, took, took);
         match next {
+            // The rest comes after the freeze.
+            _ if options.mode == MigrationMode::PostCopy => break forecast,
             Next::Round => {}
             Next::Slow { percent } => slowed = f64::from(percent) / 100.0,
             Next::Freeze | Next::GiveUp => break forecast,

@@ -141,7 +141,7 @@ impl Drive<'_> {
                 record.error = lost.map(|why| {
                     format!(
                         "memory that was still on host `{}` is lost, and the container was ended: {why}",
-                        self.migration.from
+                        self.migration().from
                     )
                 });
             }

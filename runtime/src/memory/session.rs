@@ -32,6 +32,7 @@ pub struct RoundStats {
     /// Not sent, since they held only zeros.
     pub zero: u64,
     pub took: Duration,
+    pub processes: u32,
     /// Processes whose writes can't be tracked: all of their pages count as written each time.
     pub untracked: u32,
 }
@@ -88,7 +89,10 @@ impl Session {
 
     fn pass(&mut self, pids: &[i32], pass: Pass, send: Send<'_>) -> io::Result<RoundStats> {
         let began = Instant::now();
-        let mut stats = RoundStats::default();
+        let mut stats = RoundStats {
+            processes: pids.len() as u32,
+            ..RoundStats::default()
+        };
         let gone: Vec<i32> = self
             .tasks
             .keys()
