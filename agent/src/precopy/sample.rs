@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use godwit_runtime::memory::{Forecast, Next, Plan, RoundStats, Session};
-use godwit_types::{CommandFailure, ContainerId, Estimate, FailureKind, MigrationMode, MigrationOptions};
+use godwit_types::{
+    CommandFailure, ContainerId, Estimate, FailureKind, MigrationMode, MigrationOptions,
+};
 
 use super::{carries, rounds_asked_for};
 use crate::{failures, host::Host, ledger::Answer};
