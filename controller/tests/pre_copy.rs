@@ -265,8 +265,8 @@ fn a_dry_run_changes_nothing_and_names_every_reason_against() {
         assert_eq!(here.against, ["container `cache` is already on host `h1`"]);
         for (change, said) in [
             (
-                (|request| request.mode = "postcopy".to_owned()) as fn(&mut MigrateRequest),
-                "`mode postcopy` is not valid: the modes are auto, precopy, stop",
+                (|request| request.mode = "sideways".to_owned()) as fn(&mut MigrateRequest),
+                "`mode sideways` is not valid: the modes are auto, precopy, postcopy, stop",
             ),
             (
                 |request| request.max_downtime_ms = u64::MAX,

@@ -196,8 +196,8 @@ mod tests {
             let json = serde_json::to_string(&mode).unwrap();
             assert_eq!(json, format!("\"{mode}\""));
         }
-        let error = "postcopy".parse::<MigrationMode>().unwrap_err();
-        let said = "mode `postcopy` is not valid: the modes are auto, precopy, stop";
+        let error = "sideways".parse::<MigrationMode>().unwrap_err();
+        let said = "mode `sideways` is not valid: the modes are auto, precopy, postcopy, stop";
         assert_eq!(error.to_string(), said);
     }
 

@@ -202,7 +202,7 @@ async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
     };
     assert_eq!(member.script().asked.take(), Some(expected));
     for (options, said) in [
-        ("--mode postcopy", "invalid value 'postcopy'"),
+        ("--mode sideways", "invalid value 'sideways'"),
         ("--max-downtime 300", "time `300` is not valid"),
         ("--max-downtime 0ms", "max-downtime `0ms` is not valid"),
         ("--max-downtime 2h", "max-downtime `7200000ms` is not valid"),
