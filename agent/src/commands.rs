@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use godwit_proto::failure::chain;
+use godwit_proto::{failure::chain, pause};
 use godwit_types::{
     CommandFailure, ContainerId, FailureKind, FreezeStep, Generation, HostName, MigrationId, Need,
     Outcome, PostCopyTo, Verb,
@@ -23,6 +23,7 @@ use crate::{
 /// Does a container's command. What an earlier try of `run` or `prepare` left, the runtime
 /// clears away by itself.
 pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
+    pause::at(verb.name()).await;
     let runtime = &host.runtime;
     let result = match verb {
         Verb::Run {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod document;
 pub mod failure;
 pub mod limits;
+pub mod pause;
 pub mod tls;
 
 pub use generated::{

@@ -8,6 +8,7 @@ pub mod archive;
 pub mod bench;
 pub mod command;
 pub mod demo;
+pub mod faults;
 pub mod mover;
 pub mod programs;
 pub mod scene;

@@ -5,6 +5,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod faults;
 mod lint;
 mod packages;
 mod release;
@@ -39,6 +40,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         what: "measure migrations",
         run: |args| bench::run(args),
+    },
+    Task {
+        name: "faults",
+        what: "break everything once at every point of a migration",
+        run: |args| faults::run(args),
     },
     Task {
         name: "lint",

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use godwit_core::{
     Act, Ask, Course, Migration, Record, State, Step, Written, nothing_left, operation,
 };
+use godwit_proto::pause;
 use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
 use tracing::{info, warn};
 
@@ -163,6 +164,7 @@ impl Drive<'_> {
     }
 
     async fn commit(&mut self) -> Result<(), ProposeError> {
+        pause::at("commit").await;
         let began = Instant::now();
         let commands = self.course.commit();
         match self.leader.raft.propose_all(&commands).await {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_tests::{
     bench::{self, stream},
-    demo, testbed,
+    demo, faults, testbed,
 };
 
 #[derive(Parser)]
@@ -37,6 +37,8 @@ enum What {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Break everything once at every point of a migration
+    Faults(faults::Options),
     /// Start the agent of a host of the kept cluster again
     StartAgent { host: u8 },
     /// Start the member of a host of the kept cluster again
@@ -59,6 +61,7 @@ fn main() -> Result<()> {
         What::Demo { keep, rounds, .. } => demo::run(keep, rounds),
         What::Bench(Bench::Migrate(options)) => bench::migrate(&options),
         What::Bench(Bench::Stream(end)) => stream::run(&end),
+        What::Faults(options) => faults::run(&options),
         What::StartAgent { host } => demo::start_agent(host),
         What::StartMember { host } => demo::start_member(host),
     }

@@ -43,6 +43,8 @@ pub struct Options {
     pub agent_arguments: Vec<(u8, String)>,
     /// Hosts whose data is on a file system of its own of this many bytes.
     pub small: Vec<(u8, u64)>,
+    /// Hosts whose member's data is.
+    pub small_members: Vec<(u8, u64)>,
     /// Where everything is kept. None: a directory of its own, removed at the end.
     pub dir: Option<PathBuf>,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
             agent_criu: Vec::new(),
             agent_arguments: Vec::new(),
             small: Vec::new(),
+            small_members: Vec::new(),
             dir: None,
         }
     }
@@ -74,6 +77,9 @@ pub struct Cluster {
     lasting: bool,
     keep_dir: bool,
 }
+
+/// Where daemons look for points at which a test holds them up.
+const PAUSES: &str = "GODWIT_PAUSES";
 
 /// `testbed.json`: what a later process needs to end a lasting cluster.
 #[derive(Serialize, Deserialize)]
@@ -126,9 +132,11 @@ impl Cluster {
             )?;
             cluster.hosts.push(host);
         }
-        for (number, bytes) in &options.small {
+        let data = options.small.iter().map(|small| ("data", small));
+        let member = options.small_members.iter().map(|small| ("member", small));
+        for (what, (number, bytes)) in data.chain(member) {
             let host = cluster.host(*number);
-            let data = host.dir.join("data");
+            let data = host.dir.join(what);
             fs::create_dir_all(&data)?;
             let size = format!("size={bytes}");
             let mut mount = host.command("mount", &["-t", "tmpfs", "-o", &size, "tmpfs"]);
@@ -233,6 +241,7 @@ impl Cluster {
             .arg("--config")
             .arg(self.config_dir().join(format!("members/m{number}")));
         command.arg("--data").arg(host.dir.join("member"));
+        command.env(PAUSES, host.dir.join("pauses"));
         command
     }
 
@@ -253,6 +262,7 @@ impl Cluster {
         command.arg("--data").arg(host.dir.join("data"));
         command.arg("--run").arg(host.dir.join("run"));
         command.args(["--cgroup", &format!("{}/h{number}", self.slot.cgroup())]);
+        command.env(PAUSES, host.dir.join("pauses"));
         let other = self.agent_criu.iter().find(|(host, _)| *host == number);
         let criu = other.map_or(&self.programs.criu, |(_, criu)| criu);
         command.arg("--criu").arg(criu);
