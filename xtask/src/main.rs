@@ -9,6 +9,7 @@ mod lint;
 mod packages;
 mod release;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -39,6 +40,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         what: "measure migrations",
         run: |args| bench::run(args),
+    },
+    Task {
+        name: "simulate",
+        what: "whole clusters in virtual time, a seed each; `--seed S --trace` shows one",
+        run: simulate::run,
     },
     Task {
         name: "lint",
@@ -78,7 +84,7 @@ fn main() -> ExitCode {
 fn listing() -> String {
     let tasks: String = TASKS
         .iter()
-        .map(|task| format!("  {:<6} {}\n", task.name, task.what))
+        .map(|task| format!("  {:<8} {}\n", task.name, task.what))
         .collect();
     format!("cargo xtask TASK\n\n{tasks}")
 }

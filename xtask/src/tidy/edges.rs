@@ -51,6 +51,11 @@ const RULES: &[Rule] = &[
         never: &["nix"],
     },
     Rule {
+        package: "godwit-sim",
+        ours: &["godwit-agent", "godwit-core", "godwit-types"],
+        never: &["tokio", "tonic", "nix", "rand", "getrandom", "time"],
+    },
+    Rule {
         package: "godwit-cli",
         ours: &["godwit-proto", "godwit-types"],
         never: &["raft", "redb", "nix"],
