@@ -204,8 +204,8 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
         (id, state)
     });
     for (id, state) in futures::future::join_all(found).await {
-        let record = match container::take_up(&host.ledger, &id, state.as_ref()) {
-            Ok(Some(record)) => record,
+        let taken = match container::take_up(&host.ledger, &id, state.as_ref()) {
+            Ok(Some(taken)) => taken,
             Ok(None) => {
                 warn!(
                     container = id.short(),
@@ -223,6 +223,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
                 continue;
             }
         };
+        let record = &taken.record;
         // One that was restored, or was about to be, gets nothing more.
         if let Holding::Incoming {
             generation,
@@ -259,7 +260,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
         info!(container = id.short(), ?state, "instance found");
         host.board
             .publish(&id, record.generation().zip(state.clone()));
-        container::attach(host, record, state);
+        container::attach(host, taken, state);
     }
     Ok(())
 }

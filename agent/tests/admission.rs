@@ -462,6 +462,11 @@ fn a_run_stands_on_its_intent_where_its_record_cannot_be_written() {
     // What the intent says to the next agent.
     let command = host.command(run(1));
     host.record = effect::begin(&host.record, &command).unwrap();
+    // Nothing is to be written for a repeat.
+    assert_eq!(
+        effect::begin(&host.record, &command).as_ref(),
+        Some(&host.record)
+    );
     host.known = Some(InstanceState::Running { pid: 7 });
     let again = admit(&host.record, host.known.as_ref(), &command);
     assert_eq!(again, Admission::Already(Outcome::Running { pid: 7 }));

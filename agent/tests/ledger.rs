@@ -198,23 +198,28 @@ fn what_an_instance_says_at_the_start_is_written_down() {
     let staged = InstanceState::Staged {
         migration: MigrationId::from_bytes([7; 8]),
     };
-    let same = take_up(&ledger, &id, Some(&staged)).unwrap();
-    assert_eq!(same, Some(record()));
+    let same = take_up(&ledger, &id, Some(&staged)).unwrap().unwrap();
+    assert_eq!(same.record, record());
     // It runs, so it was resumed, and the agent ended before it could write so.
     let running = InstanceState::Running { pid: 7 };
-    let found = take_up(&ledger, &id, Some(&running)).unwrap();
+    let found = take_up(&ledger, &id, Some(&running)).unwrap().unwrap();
+    assert!(!found.unstored);
     // The next start may find no instance at all.
-    let stored = take_up(&ledger, &id, None).unwrap();
+    let stored = take_up(&ledger, &id, None).unwrap().unwrap();
     assert_eq!(stored, found);
     assert!(matches!(
-        stored.unwrap().role,
+        stored.record.role,
         Role::Owner {
             generation: Generation(3),
             ..
         }
     ));
-    assert_eq!(
-        take_up(&ledger, &container(2), Some(&running)).unwrap(),
-        None
-    );
+    // A disk that takes nothing leaves it to be written later.
+    ledger.store(&record()).unwrap();
+    fs::create_dir(dir.path().join("ledger").join(format!("{id}.tmp"))).unwrap();
+    let later = take_up(&ledger, &id, Some(&running)).unwrap().unwrap();
+    assert!(later.unstored);
+    assert_eq!(later.record, found.record);
+    let nobody = take_up(&ledger, &container(2), Some(&running)).unwrap();
+    assert_eq!(nobody, None);
 }

@@ -10,6 +10,7 @@ mod lint;
 mod packages;
 mod release;
 mod setup;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -45,6 +46,11 @@ const TASKS: &[Task] = &[
         name: "faults",
         what: "break everything once at every point of a migration",
         run: |args| faults::run(args),
+    },
+    Task {
+        name: "simulate",
+        what: "whole clusters in virtual time, a seed each; `--seed S --trace` shows one",
+        run: simulate::run,
     },
     Task {
         name: "lint",
@@ -84,7 +90,7 @@ fn main() -> ExitCode {
 fn listing() -> String {
     let tasks: String = TASKS
         .iter()
-        .map(|task| format!("  {:<6} {}\n", task.name, task.what))
+        .map(|task| format!("  {:<8} {}\n", task.name, task.what))
         .collect();
     format!("cargo xtask TASK\n\n{tasks}")
 }

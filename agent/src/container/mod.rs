@@ -70,20 +70,28 @@ pub fn submit(host: &Arc<Host>, command: AgentCommand) {
 }
 
 /// Starts the task of an instance that was found when the agent started.
-pub fn attach(host: &Arc<Host>, record: Record, state: Option<InstanceState>) {
-    let container = record.container.clone();
+pub fn attach(host: &Arc<Host>, taken: TakenUp, state: Option<InstanceState>) {
+    let container = taken.record.container.clone();
     let (queue, commands) = mpsc::channel(QUEUE);
     task::spawn(
         host.clone(),
         container.clone(),
         commands,
-        Some((record, state)),
+        Some((taken, state)),
     );
     host.containers
         .queues
         .lock()
         .expect("no holder panics")
         .insert(container, queue);
+}
+
+/// What is known of an instance that outlived its agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenUp {
+    pub record: Record,
+    /// The record on the disk is older than this one.
+    pub unstored: bool,
 }
 
 /// The record of an instance that was found when the agent started, None when there is none. What
@@ -93,25 +101,29 @@ pub fn take_up(
     ledger: &Ledger,
     container: &ContainerId,
     state: Option<&InstanceState>,
-) -> Result<Option<Record>, LedgerError> {
+) -> Result<Option<TakenUp>, LedgerError> {
     let Some(record) = ledger.load(container)? else {
         return Ok(None);
     };
     let found = match state {
         Some(state) => effect::found(&record, state),
-        None => return Ok(Some(record)),
+        None => record.clone(),
     };
+    let mut unstored = false;
     if found != record
         && let Err(error) = ledger.store(&found)
     {
-        // The instance says the same at the next start.
         warn!(
             container = container.short(),
             error = chain(&error),
-            "not stored"
+            "not stored yet"
         );
+        unstored = true;
     }
-    Ok(Some(found))
+    Ok(Some(TakenUp {
+        record: found,
+        unstored,
+    }))
 }
 
 impl Containers {

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    QUEUE,
+    QUEUE, TakenUp,
     admission::{self, Admission, Meanwhile},
     busy,
     effect::{self, After},
@@ -33,11 +33,12 @@ pub fn spawn(
     host: Arc<Host>,
     container: ContainerId,
     queue: mpsc::Receiver<AgentCommand>,
-    found: Option<(Record, Option<InstanceState>)>,
+    found: Option<(TakenUp, Option<InstanceState>)>,
 ) {
     tokio::spawn(async move {
+        let unstored = found.as_ref().is_some_and(|(taken, _)| taken.unstored);
         let (record, known) = match found {
-            Some((record, known)) => (Ok(record), known),
+            Some((taken, known)) => (Ok(taken.record), known),
             None => {
                 let record = load(&host, &container).await;
                 // Without a record it is not ours, whatever is there.
@@ -60,7 +61,7 @@ pub fn spawn(
                     known,
                     backlog,
                     unanswered,
-                    unstored: false,
+                    unstored,
                 };
                 task.publish();
                 task.live().await;
@@ -92,6 +93,7 @@ impl ContainerTask {
                 Some(command) => command,
                 None => {
                     if self.record.generation().is_none()
+                        && !self.unstored
                         && self.host.containers.retire(&self.container, &self.queue)
                     {
                         return;
@@ -132,10 +134,15 @@ impl ContainerTask {
     }
 
     async fn perform(&mut self, command: AgentCommand) {
-        if let Some(intent) = effect::begin(&self.record, &command) {
+        // That of a repeat is on the disk already.
+        let intent = effect::begin(&self.record, &command);
+        if let Some(intent) = intent.filter(|intent| self.unstored || *intent != self.record) {
             if let Err(error) = store(&self.host, &intent).await {
-                let failure = self.failed(&command, failures::internal(&error));
-                self.host.outbox.send(command.operation, Err(failure)).await;
+                let answer = Err(self.failed(&command, failures::internal(&error)));
+                // A copy of it that is still on its way must not be done: nobody wants it any more.
+                self.record.keep(&command, &answer);
+                self.unstored = true;
+                self.host.outbox.send(command.operation, answer).await;
                 return;
             }
             self.record = intent;

@@ -52,9 +52,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "godwit-model",
-        // A checker of both sides of the hand-over: the one package that may see both.
+        // A checker of both sides of the hand-over: it may see both.
         ours: &["godwit-agent", "godwit-core", "godwit-types"],
         never: &["tokio", "tonic", "raft", "nix", "rand", "time"],
+    },
+    Rule {
+        package: "godwit-sim",
+        ours: &["godwit-agent", "godwit-core", "godwit-types"],
+        never: &["tokio", "tonic", "nix", "rand", "getrandom", "time"],
     },
     Rule {
         package: "godwit-cli",
