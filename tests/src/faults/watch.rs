@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
+use crate::testbed::cgroups;
+
 /// Between two looks at all processes.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -73,11 +75,20 @@ fn running(groups: &[String]) -> Vec<String> {
         let Some(group) = groups.iter().find(|group| own.contains(*group)) else {
             continue;
         };
-        if !found.contains(group) && goes(pid) {
+        if !found.contains(group) && goes(pid) && !frozen(group) {
             found.push(group.clone());
         }
     }
     found
+}
+
+/// The kernel shows a frozen process as one that sleeps.
+fn frozen(group: &str) -> bool {
+    let group = group.trim_start_matches('/');
+    cgroups::roots().iter().any(|root| {
+        let events = fs::read_to_string(root.join(group).join("cgroup.events"));
+        events.is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    })
 }
 
 /// Only the program itself counts: what restores it is in its group, too.
