@@ -4,7 +4,9 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use godwit_tests::workload::{churn, count, exit, family, files, hold, load, memory, redis, witness};
+use godwit_tests::workload::{
+    churn, count, exit, family, files, hold, load, memory, redis, witness,
+};
 
 #[derive(Parser)]
 struct Arguments {

@@ -48,9 +48,7 @@ impl Values {
         };
         let word = |at: usize| Some(u64::from_le_bytes(value.get(at..at + 8)?.try_into().ok()?));
         match (word(0), word(8)) {
-            (Some(told), Some(number)) => {
-                told == key && value[HEAD..] == *self.noise(key, number)
-            }
+            (Some(told), Some(number)) => told == key && value[HEAD..] == *self.noise(key, number),
             _ => false,
         }
     }
