@@ -109,7 +109,8 @@ fn view_of(leader: &Leader, migration: &Migration) -> MigrationView {
     // A late word must not be shown beside a later phase.
     let asked = migration.phase == Phase::Reserved;
     let progress = asked.then(|| leader.progress.of(&migration.id));
-    migration_view(migration, progress.flatten())
+    let problem = leader.sessions.precopy_problem(&migration.from);
+    migration_view(migration, progress.flatten(), problem.as_deref())
 }
 
 /// Takes a migration back, if it can still be.
