@@ -45,6 +45,8 @@ pub struct Config {
     /// Bytes of memory that arriving containers leave for others. None: a tenth of what is
     /// available.
     pub memory_reserve: Option<u64>,
+    /// How writes to the memory of containers may be tracked.
+    pub tracking: godwit_runtime::memory::Wanted,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +120,7 @@ impl Agent {
             interpose: config.interpose,
             shim: config.shim,
             reserve: godwit_runtime::memory::Reserve(config.memory_reserve),
+            tracking: config.tracking,
         })
         .await?;
         let facts = runtime.facts().await;

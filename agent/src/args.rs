@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Parser;
 use godwit_agent::Config;
+use godwit_runtime::memory::Wanted;
 use godwit_types::ByteSize;
 
 /// Where `deploy/` puts a CRIU beside the system's own.
@@ -61,6 +62,17 @@ pub struct Args {
     /// is available when one arrives]
     #[arg(long, value_name = "SIZE", env = "GODWIT_MEMORY_RESERVE")]
     memory_reserve: Option<ByteSize>,
+
+    /// How to find out what containers write while their memory is sent: `userfaultfd` (Linux 6.7
+    /// or newer), `soft-dirty` (a kernel with CONFIG_MEM_SOFT_DIRTY), `none`: memory is moved in the
+    /// freeze; `auto`: the first of these that works
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "GODWIT_TRACKING",
+        default_value = "auto"
+    )]
+    tracking: Wanted,
 }
 
 impl Args {
@@ -79,6 +91,7 @@ impl Args {
                 .or_else(|| Some(beside("libgodwit_interpose.so")).filter(|path| path.exists())),
             shim: self.shim.unwrap_or_else(|| beside("godwit-shim")),
             memory_reserve: self.memory_reserve.map(|size| size.0),
+            tracking: self.tracking,
         })
     }
 }

@@ -229,6 +229,7 @@ fn a_dry_run_changes_nothing_and_names_every_reason_against() {
             predicted_freeze_us: 40_000,
             dirty_pages_per_s: 10,
             resident_bytes: 1 << 20,
+            note: None,
             against: vec![],
         };
         scene.source.estimate(expected.clone());

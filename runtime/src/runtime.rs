@@ -53,6 +53,8 @@ pub struct Config {
     pub shim: PathBuf,
     /// What arriving containers leave for others.
     pub reserve: memory::Reserve,
+    /// How writes to memory may be tracked.
+    pub tracking: memory::Wanted,
 }
 
 /// See the module.
@@ -66,7 +68,8 @@ struct Inner {
     images: image::Store,
     networks: Networks,
     facts: HostFacts,
-    carry_problem: Option<String>,
+    /// How writes are tracked, or why memory can't be carried.
+    carried_by: std::result::Result<memory::Method, String>,
     /// What comes for containers that are frozen.
     holds: Mutex<HashMap<ContainerId, Hold>>,
 }
@@ -87,14 +90,23 @@ impl Runtime {
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
         let mut facts = facts(&config).await?;
-        let carry_problem = match (&config.interpose, memory::supported()) {
-            (_, Err(problem)) => Some(problem),
-            (None, _) => Some("`libgodwit_interpose.so` is not beside the agent".to_owned()),
-            (Some(_), Ok(())) => None,
+        let carried_by = match (&config.interpose, config.tracking.choose()) {
+            (_, Err(problem)) => Err(problem),
+            (None, _) => Err("`libgodwit_interpose.so` is not beside the agent".to_owned()),
+            (Some(_), Ok(method)) => Ok(method),
         };
-        if let Some(problem) = &carry_problem {
-            let text = format!("memory is moved in the freeze only: {problem}");
-            facts.warnings.push(text);
+        match &carried_by {
+            Ok(memory::Method::Userfaultfd) => {}
+            Ok(memory::Method::SoftDirty) => facts.warnings.push(
+                "memory is tracked by soft-dirty bits: a container stops for a moment in each \
+                 round of a move"
+                    .to_owned(),
+            ),
+            Err(problem) => {
+                let text = format!("memory is moved in the freeze only: {problem}");
+                facts.warnings.push(text);
+                facts.precopy_problem = Some(problem.clone());
+            }
         }
         Ok(Self {
             inner: Arc::new(Inner {
@@ -102,7 +114,7 @@ impl Runtime {
                 images,
                 networks,
                 facts,
-                carry_problem,
+                carried_by,
                 holds: Mutex::default(),
             }),
         })
@@ -205,6 +217,7 @@ async fn facts(config: &Config) -> Result<HostFacts> {
         memory: ByteSize(memory * 1024),
         disk_free: ByteSize(disk_free(&config.data)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        precopy_problem: None,
         warnings,
     })
 }

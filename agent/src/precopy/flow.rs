@@ -91,7 +91,7 @@ impl Flow {
             migration: migration.clone(),
             container: container.clone(),
             to: to.clone(),
-            session: Session::default(),
+            session: host.runtime.session(),
             layer: Layer::new(host, passage),
             lanes,
             leaves,

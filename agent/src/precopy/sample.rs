@@ -81,7 +81,7 @@ async fn watch(
         })?;
         Ok::<_, CommandFailure>((session, stats))
     };
-    let (mut session, first) = look(Session::default()).await?;
+    let (mut session, first) = look(host.runtime.session()).await?;
     let short = watch_for / SHORT;
     let mut seen = [(short, 0), (watch_for - short, 0)];
     let mut began = Instant::now();
@@ -148,6 +148,7 @@ fn predict(first: &RoundStats, seen: [Seen; 2], options: &MigrationOptions) -> E
         predicted_freeze_us: forecast.freeze.as_micros() as u64,
         dirty_pages_per_s: rate as u64,
         resident_bytes: first.populated * page,
+        note: None,
         against: Vec::new(),
     }
 }

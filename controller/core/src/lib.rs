@@ -31,4 +31,6 @@ pub use state::{
     Container, DEFAULT_NETWORK, Desired, FORMAT, Host, Migration, Network, State, StateError,
 };
 pub use step::{Ask, Memory, Step, container_operation, next_step, operation};
-pub use view::{container_view, container_views, host_views, migration_view, network_view};
+pub use view::{
+    container_view, container_views, host_views, migration_view, network_view, stopped_only,
+};

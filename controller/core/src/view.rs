@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use godwit_types::{
-    ContainerView, HostFacts, HostName, HostView, MigrationView, NetworkView, Progress,
+    ContainerView, HostFacts, HostName, HostView, MigrationMode, MigrationView, NetworkView,
+    Progress,
 };
 
 use crate::state::{Container, Migration, Network, State};
@@ -62,8 +63,13 @@ pub fn network_view(network: &Network) -> NetworkView {
     }
 }
 
-/// `progress`: what its source said last, if it is still at it.
-pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> MigrationView {
+/// `progress`: what its source said last, if it is still at it. `precopy_problem`: why that host
+/// can't send memory ahead of a freeze.
+pub fn migration_view(
+    migration: &Migration,
+    progress: Option<Progress>,
+    precopy_problem: Option<&str>,
+) -> MigrationView {
     MigrationView {
         id: migration.id.clone(),
         container: migration.container.clone(),
@@ -72,6 +78,7 @@ pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> Migr
         to: migration.to.clone(),
         phase: migration.phase,
         error: migration.error.clone(),
+        note: note(migration, precopy_problem),
         failure: migration.failure,
         options: migration.options.clone(),
         started_ms: migration.started_ms,
@@ -79,4 +86,16 @@ pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> Migr
         progress,
         times: migration.times.clone(),
     }
+}
+
+/// Who let the cluster choose is told when there was no choice.
+fn note(migration: &Migration, precopy_problem: Option<&str>) -> Option<String> {
+    let stopped = migration.options.mode == MigrationMode::Auto && migration.rounds.is_empty();
+    let text = stopped_only(&migration.from, precopy_problem?);
+    stopped.then_some(text)
+}
+
+/// What moves from a host that can't send memory ahead of a freeze.
+pub fn stopped_only(from: &HostName, problem: &str) -> String {
+    format!("host `{from}` sends all memory in the freeze: {problem}")
 }

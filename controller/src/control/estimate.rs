@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use godwit_core::stopped_only;
 use godwit_proto::{control::MigrateRequest, failure};
 use godwit_types::{AgentCommand, Estimate, HostName, MigrationMode, Need, Outcome, Status, Verb};
 use tokio::time::timeout;
@@ -62,6 +63,10 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
         if let Err(reason) = ask(leader, to, check).await {
             against.push(reason);
         }
+    }
+    if options.mode == MigrationMode::Auto {
+        let problem = leader.sessions.precopy_problem(from);
+        estimate.note = problem.map(|problem| stopped_only(from, &problem));
     }
     let freeze_ms = estimate.predicted_freeze_us.div_ceil(1000);
     if options.mode != MigrationMode::Stop && freeze_ms > options.max_downtime_ms {

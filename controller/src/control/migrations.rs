@@ -106,7 +106,8 @@ async fn follow(
 }
 
 fn view_of(leader: &Leader, migration: &Migration) -> MigrationView {
-    migration_view(migration, leader.progress.of(migration))
+    let problem = leader.sessions.precopy_problem(&migration.from);
+    migration_view(migration, leader.progress.of(migration), problem.as_deref())
 }
 
 /// Takes a migration back, if it can still be.

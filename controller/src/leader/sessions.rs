@@ -252,6 +252,13 @@ impl Sessions {
         said.collect()
     }
 
+    /// Why memory can't be sent ahead of a freeze from this host, as it said. None: it can.
+    pub fn precopy_problem(&self, host: &HostName) -> Option<String> {
+        let slots = self.slots();
+        let report = slots.get(host)?.report.as_ref()?;
+        report.facts.precopy_problem.clone()
+    }
+
     pub fn live(&self) -> Vec<HostName> {
         let slots = self.slots();
         let live = slots.iter().filter(|(_, slot)| slot.up());

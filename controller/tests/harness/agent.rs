@@ -240,6 +240,7 @@ impl Agent {
                 memory: ByteSize(1 << 30),
                 disk_free: ByteSize(1 << 30),
                 version: "0".to_owned(),
+                precopy_problem: None,
                 warnings: vec![],
             },
             disk_free: 1 << 30,

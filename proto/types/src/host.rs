@@ -39,6 +39,9 @@ pub struct HostFacts {
     pub disk_free: ByteSize,
     /// The agent's version.
     pub version: String,
+    /// Why memory of its containers can't be sent ahead of their freeze. None: it can.
+    #[serde(default)]
+    pub precopy_problem: Option<String>,
     /// What this host lacks, a line each, said and not fatal.
     pub warnings: Vec<String>,
 }

@@ -181,6 +181,8 @@ pub struct Estimate {
     pub predicted_freeze_us: u64,
     pub dirty_pages_per_s: u64,
     pub resident_bytes: u64,
+    /// What would be other than one might expect, and is no reason against it.
+    pub note: Option<String>,
     /// Every reason why it would be refused or fail. Empty: nothing is known against it.
     pub against: Vec<String>,
 }

@@ -112,6 +112,9 @@ pub struct MigrationView {
     pub phase: Phase,
     /// Why it was aborted.
     pub error: Option<String>,
+    /// What is other than one might expect of it, and is no failure.
+    #[serde(default)]
+    pub note: Option<String>,
     /// The kind of that failure, when a host failed.
     #[serde(default)]
     pub failure: Option<FailureKind>,

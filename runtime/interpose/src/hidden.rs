@@ -47,6 +47,23 @@ pub fn answer(table: &[Range], pid: u64, start: u64, end: u64) -> Answer {
     }
 }
 
+const PAGE: u64 = 4096;
+/// Of a page, in `/proc/PID/pagemap`.
+const WORD: u64 = 8;
+
+/// Where `PAGEMAP_SCAN` is missing, CRIU reads the pagemap itself: what it read from an offset on,
+/// without hidden pages.
+pub fn blank(table: &[Range], pid: u64, offset: u64, words: &mut [u8]) {
+    let start = offset / WORD * PAGE;
+    let end = start + words.len() as u64 / WORD * PAGE;
+    let at = table.partition_point(|range| (range.pid, range.end) <= (pid, start));
+    let ranges = table[at..].iter();
+    for range in ranges.take_while(|range| range.pid == pid && range.start < end) {
+        let place = |address: u64| ((address.clamp(start, end) - start) / PAGE * WORD) as usize;
+        words[place(range.start)..place(range.end)].fill(0);
+    }
+}
+
 /// Names the directory where the mappings of large tasks lie ready, a file per pid; see
 /// `godwit_runtime::memory`.
 pub const SMAPS: &core::ffi::CStr = c"GODWIT_SMAPS";
@@ -106,6 +123,21 @@ mod tests {
             assert_eq!(answer(&TABLE, pid, start, end), expected, "{pid} {start:x}");
         }
         assert_eq!(answer(&[], 7, 0, 1), ask(1));
+    }
+
+    #[test]
+    fn what_was_read_of_hidden_pages_is_blank() {
+        let blanked = |pid, first: u64, count: usize| -> String {
+            let mut words = vec![7; count * 8];
+            blank(&TABLE, pid, first * 8, &mut words);
+            let word = |word: &[u8]| if word == [0; 8] { '-' } else { 'x' };
+            words.chunks(8).map(word).collect()
+        };
+        assert_eq!(blanked(7, 0, 11), "x---xxxx-xx");
+        assert_eq!(blanked(7, 2, 7), "--xxxx-");
+        assert_eq!(blanked(9, 0, 3), "x-x");
+        assert_eq!(blanked(8, 0, 3), "xxx");
+        assert_eq!(blanked(7, 9, 0), "");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! freeze what need not be in it.
 //!
 //! 1. `syscall`: resource limits of another user's task, on hosts that lack `CAP_SYS_RESOURCE`.
-//! 2. `ioctl`: pages that are carried another way are not there for CRIU (`hidden`).
+//! 2. `ioctl`, `pread64`: pages that are carried another way are not there for CRIU (`hidden`).
 //! 3. `openat`: the mappings of a large task are in a file that lies ready.
 //! 4. `sendmsg`: connections tracked in a namespace that is not dumped are not asked for.
 //!

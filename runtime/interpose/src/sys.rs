@@ -21,6 +21,7 @@ mod nr {
     pub(super) const MMAP: usize = 9;
     pub(super) const MUNMAP: usize = 11;
     pub(super) const IOCTL: usize = 16;
+    pub(super) const PREAD64: usize = 17;
     pub(super) const SENDMSG: usize = 46;
     pub(super) const READLINKAT: usize = 267;
     pub(super) const OPENAT: usize = 257;
@@ -38,6 +39,7 @@ mod nr {
     pub(super) const OPENAT: usize = 56;
     pub(super) const CLOSE: usize = 57;
     pub(super) const READ: usize = 63;
+    pub(super) const PREAD64: usize = 67;
     pub(super) const PRLIMIT64: usize = 261;
 }
 
@@ -116,6 +118,39 @@ fn scan(fd: c_int, scan: &mut Scan) -> isize {
     let result = unsafe { bare(nr::IOCTL, [fd as usize, PAGEMAP_SCAN, argument, 0]) };
     scan.end = asked;
     result
+}
+
+/// Takes the place of libc's `ssize_t pread64(int, void *, size_t, off64_t)`.
+///
+/// Kernels before 6.7 can't be asked for populated pages: CRIU reads a word for each page, and finds
+/// none for the hidden ones.
+///
+/// # Safety
+///
+/// As for libc's: the buffer must have room for so many bytes.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub(crate) unsafe extern "C" fn pread64(
+    fd: c_int,
+    buffer: *mut u8,
+    count: usize,
+    offset: i64,
+) -> isize {
+    // SAFETY: the caller's arguments, as it meant them for the kernel.
+    let read = unsafe {
+        bare(
+            nr::PREAD64,
+            [fd as usize, buffer as usize, count, offset as usize],
+        )
+    };
+    if read > 0
+        && let Some(table) = Table::open()
+        && let Some(pid) = pid_of(fd)
+    {
+        // SAFETY: the kernel has just written so many bytes there.
+        let words = unsafe { core::slice::from_raw_parts_mut(buffer, read as usize) };
+        hidden::blank(table.ranges(), pid, offset as u64, words);
+    }
+    finish(read) as isize
 }
 
 /// The table of hidden ranges, mapped for one question: it changes between two.

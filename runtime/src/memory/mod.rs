@@ -4,7 +4,7 @@
 //! source                                        destination
 //!   tracker   which pages of a task were          store   a sparse memory file per task: the
 //!             written (userfaultfd WP_ASYNC,              offset of a page is its address
-//!             PAGEMAP_SCAN)                          │
+//!             or soft-dirty bits)                    │
 //!   session   rounds over all tasks: frames ───────► ┘
 //!   hidden    what CRIU must not dump             pager   serves the restored tasks' page faults
 //!                                                         from the store, and pushes the rest
@@ -21,6 +21,7 @@ mod frame;
 mod hidden;
 mod left;
 mod maps;
+mod pagemap;
 pub mod pager;
 mod pages;
 mod read;
@@ -39,7 +40,8 @@ pub use maps::Span;
 pub use session::{RoundStats, Session};
 pub use smaps::{Smaps, VARIABLE as SMAPS_VARIABLE};
 pub use store::{Index, Store, StoreError};
-pub use support::{Reserve, supported};
+pub use support::{Reserve, Wanted};
+pub use tracker::Method;
 
 /// Bytes of a page. CRIU images are only exchanged between hosts of the same.
 pub const PAGE: u64 = 4096;

@@ -17,8 +17,8 @@ use super::{
     maps::{self, Span},
     pages::PageSet,
     read,
-    sys::{Kind, Region, Scan},
-    tracker::Tracker,
+    sys::{Region, same_memory},
+    tracker::{self, Method, Tracker},
 };
 
 /// What one round did.
@@ -40,6 +40,7 @@ pub struct RoundStats {
 /// The memory of one container on its way.
 #[derive(Default)]
 pub struct Session {
+    method: Method,
     tasks: BTreeMap<i32, Task>,
 }
 
@@ -72,6 +73,14 @@ enum Pass {
 type Send<'a> = &'a mut dyn FnMut(Frame) -> io::Result<()>;
 
 impl Session {
+    /// Tracks writes in this way.
+    pub fn new(method: Method) -> Self {
+        Self {
+            method,
+            tasks: BTreeMap::new(),
+        }
+    }
+
     /// One round while the tasks run. `pids` are the container's processes.
     pub fn round(&mut self, pids: &[i32], send: Send<'_>) -> io::Result<RoundStats> {
         self.pass(pids, Pass::Running, send)
@@ -132,6 +141,9 @@ impl Session {
         if self.tasks.get(&pid).is_some_and(|task| task.began != began) {
             self.forget(pid, send)?;
         }
+        let others: Vec<i32> = { self.tasks.keys().copied() }
+            .filter(|other| *other != pid)
+            .collect();
         let task = match self.tasks.entry(pid) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(Task {
@@ -143,9 +155,9 @@ impl Session {
             }),
         };
         let regions = if stopped {
-            look(pid, &maps::carried(pid)?)?
+            task.look(pid)?
         } else {
-            task.take(pid, stats)?
+            task.take(pid, self.method, &others, stats)?
         };
         task.withdraw(&regions, send)?;
         task.forget_unread(&regions);
@@ -175,9 +187,15 @@ impl Session {
 }
 
 impl Task {
-    /// Populated pages, and protects the written ones before anybody reads them: a write that
-    /// comes later belongs to the next round.
-    fn take(&mut self, pid: i32, stats: &mut RoundStats) -> io::Result<Vec<Region>> {
+    /// Populated pages, and which were written since they were taken last: a write that comes
+    /// later belongs to the next round.
+    fn take(
+        &mut self,
+        pid: i32,
+        method: Method,
+        others: &[i32],
+        stats: &mut RoundStats,
+    ) -> io::Result<Vec<Region>> {
         // Twice: a process that replaced its program has another memory than its tracker.
         for _ in 0..2 {
             let spans = maps::carried(pid)?;
@@ -185,7 +203,12 @@ impl Task {
                 return Ok(Vec::new());
             }
             if matches!(self.tracking, Tracking::None) {
-                self.tracking = match Tracker::attach(pid) {
+                // Between vfork and exec there are two processes to one memory. Who asked for both
+                // would take from one what was written for the other.
+                if others.iter().any(|other| same_memory(pid, *other)) {
+                    break;
+                }
+                self.tracking = match Tracker::attach(pid, method) {
                     Ok(tracker) => Tracking::By(tracker),
                     Err(error) if ended(&error) => return Err(error),
                     Err(error) => {
@@ -197,15 +220,22 @@ impl Task {
             let Tracking::By(tracker) = &mut self.tracking else {
                 break;
             };
-            match scan(pid, tracker, &spans) {
+            match tracker.take(pid, &spans) {
                 Ok(regions) => return Ok(regions),
                 Err(_) => self.tracking = Tracking::None,
             }
         }
         stats.untracked += 1;
-        let mut regions = look(pid, &maps::carried(pid)?)?;
-        regions.iter_mut().for_each(|region| region.written = true);
-        Ok(regions)
+        tracker::untracked(pid, &maps::carried(pid)?)
+    }
+
+    /// The same of a task that is stopped for good.
+    fn look(&self, pid: i32) -> io::Result<Vec<Region>> {
+        let spans = maps::carried(pid)?;
+        match &self.tracking {
+            Tracking::By(tracker) => tracker.look(pid, &spans),
+            Tracking::None => tracker::untracked(pid, &spans),
+        }
     }
 
     /// Takes back what was sent and is not populated any more.
@@ -304,99 +334,6 @@ fn cells(span: Span) -> impl Iterator<Item = Span> {
     })
 }
 
-/// The populated pages of all mappings. Those of a mapping that is not tracked yet count as
-/// written, and it is tracked from now on.
-fn scan(pid: i32, tracker: &mut Tracker, spans: &[Span]) -> io::Result<Vec<Region>> {
-    let mut found = Vec::new();
-    let failed = take_all(tracker, spans, &mut found)?;
-    if failed.is_empty() {
-        return Ok(found);
-    }
-    tracker.catch_up(pid)?;
-    let trusted: Vec<Span> = spans
-        .iter()
-        .filter(|span| !failed.contains(span))
-        .copied()
-        .collect();
-    // What joined a mapping that was taken already is now one with it.
-    let inside = |span: &Span| {
-        trusted
-            .iter()
-            .any(|known| known.start <= span.start && span.end <= known.end)
-    };
-    let mut due = maps::carried(pid)?;
-    due.retain(|span| !inside(span));
-    let mut second = Vec::new();
-    // Those that fail once more have a userfaultfd of the program's own, or are newer still.
-    let untracked = take_all(tracker, &due, &mut second)?;
-    second.extend(look(pid, &untracked)?);
-    for region in second {
-        found.extend(marked(region, &trusted));
-    }
-    Ok(found)
-}
-
-/// A scan that fails may have protected some pages and told none: outside of what was taken well
-/// all pages count as written.
-fn marked(region: Region, trusted: &[Span]) -> Vec<Region> {
-    let mut parts = Vec::new();
-    let mut start = region.span.start;
-    let mut part = |start: u64, end: u64, written: bool| {
-        if start < end {
-            let span = Span { start, end };
-            parts.push(Region { span, written });
-        }
-    };
-    for known in trusted {
-        let from = known.start.clamp(start, region.span.end);
-        let to = known.end.clamp(start, region.span.end);
-        if from < to {
-            part(start, from, true);
-            part(from, to, region.written);
-            start = to;
-        }
-    }
-    part(start, region.span.end, true);
-    parts
-}
-
-/// Takes every span; answers those that are not tracked.
-fn take_all(
-    tracker: &mut Tracker,
-    spans: &[Span],
-    found: &mut Vec<Region>,
-) -> io::Result<Vec<Span>> {
-    let mut failed = Vec::new();
-    for span in spans {
-        let before = found.len();
-        match tracker.take(*span, found) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EPERM) => {
-                found.truncate(before);
-                failed.push(*span);
-            }
-            other => other?,
-        }
-    }
-    Ok(failed)
-}
-
-fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
-    let mut scan = Scan::open(pid)?;
-    let mut found = Vec::new();
-    for span in spans {
-        match scan.populated(*span, Kind::Look, &mut found) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOTTY) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "this kernel has no PAGEMAP_SCAN (6.7 or newer has)",
-                ));
-            }
-            other => other?,
-        }
-    }
-    Ok(found)
-}
-
 pub(super) fn inner_pid(pid: i32) -> io::Result<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
@@ -423,33 +360,6 @@ mod tests {
             start: start * PAGE,
             end: end * PAGE,
         }
-    }
-
-    #[test]
-    fn only_what_was_taken_well_is_believed_to_be_unwritten() {
-        let trusted = [span(10, 20), span(30, 40)];
-        let cut = |start, end| -> Vec<(u64, u64, bool)> {
-            let region = Region {
-                span: span(start, end),
-                written: false,
-            };
-            marked(region, &trusted)
-                .iter()
-                .map(|r| (r.span.start / PAGE, r.span.end / PAGE, r.written))
-                .collect()
-        };
-        assert_eq!(cut(12, 15), [(12, 15, false)]);
-        assert_eq!(cut(22, 25), [(22, 25, true)]);
-        assert_eq!(
-            cut(5, 45),
-            [
-                (5, 10, true),
-                (10, 20, false),
-                (20, 30, true),
-                (30, 40, false),
-                (40, 45, true)
-            ]
-        );
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub fn userfaultfd() -> io::Result<Fault> {
     }
 }
 
+/// Whether two processes have one memory, as after vfork. Who can't be asked has its own.
+pub fn same_memory(one: i32, other: i32) -> bool {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: numbers alone.
+    unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0 }
+}
+
 /// Reads a task's memory; answers how many bytes from its beginning could be read.
 pub fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let local = libc::iovec {
@@ -62,4 +69,23 @@ pub fn read_memory(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usiz
     // that only the kernel looks up, in the other task.
     let read = unsafe { libc::process_vm_readv(pid, &local, 1, &remote, 1, 0) };
     Ok(check(read as libc::c_long)? as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_one_memory_with_itself_alone() {
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let (me, it) = (std::process::id() as i32, other.id() as i32);
+        let same = (same_memory(me, me), same_memory(me, it));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(same, (true, false));
+        assert!(!same_memory(me, i32::MAX));
+    }
 }

@@ -1,71 +1,138 @@
 //! Which carried pages of one process were written since they were last asked for.
 
-use std::{io, os::fd::AsFd};
+mod faults;
+mod soft_dirty;
 
-use nix::libc;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::{fmt, io, str::FromStr};
+
+use faults::Faults;
+use soft_dirty::SoftDirty;
+pub use soft_dirty::works as soft_dirty_works;
 
 use super::{
-    maps::{self, Span},
-    sys::{Fault, Kind, Region, Scan, pidfd_getfd, with_stopped},
+    maps::Span,
+    pagemap::Pagemap,
+    sys::{Kind, Region, Scan},
 };
 
-const UFFD_USER_MODE_ONLY: u64 = 1;
+/// How the kernel is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    #[default]
+    Userfaultfd,
+    SoftDirty,
+}
 
-/// A userfaultfd in a process that knows nothing of it. Dropped, the process's writes are not
-/// tracked any more, which costs a walk of its page tables: not before a dump is over.
-pub struct Tracker {
-    fault: Fault,
-    scan: Scan,
+impl Method {
+    /// The best first.
+    pub const ALL: [Self; 2] = [Self::Userfaultfd, Self::SoftDirty];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Userfaultfd => "userfaultfd",
+            Self::SoftDirty => "soft-dirty",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        { Self::ALL.into_iter() }
+            .find(|method| method.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is no way to track writes"))
+    }
+}
+
+/// Dropped, the process's writes are not tracked any more.
+pub enum Tracker {
+    Userfaultfd(Faults),
+    SoftDirty(SoftDirty),
 }
 
 impl Tracker {
-    /// Stops the process for a moment and has it make the descriptor; every carried mapping is
-    /// tracked from then on.
-    pub fn attach(pid: i32) -> io::Result<Self> {
-        let id = Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        let pidfd = pidfd_open(id, PidfdFlags::empty())?;
-        let fault = with_stopped(pid, |stopped| {
-            let flags = (libc::O_CLOEXEC | libc::O_NONBLOCK) as u64 | UFFD_USER_MODE_ONLY;
-            let theirs = stopped.syscall(libc::SYS_userfaultfd, [flags, 0, 0])?;
-            let ours = pidfd_getfd(pidfd.as_fd(), theirs as i32);
-            stopped.syscall(libc::SYS_close, [theirs as u64, 0, 0])?;
-            let fault = Fault::new(ours?);
-            fault.track_writes()?;
-            register(pid, &fault)?;
-            Ok(fault)
-        })?;
-        Ok(Self {
-            fault,
-            scan: Scan::open(pid)?,
+    pub fn attach(pid: i32, method: Method) -> io::Result<Self> {
+        Ok(match method {
+            Method::Userfaultfd => Self::Userfaultfd(Faults::attach(pid)?),
+            Method::SoftDirty => Self::SoftDirty(SoftDirty::default()),
         })
     }
 
-    /// Tracks mappings that are new, or were moved.
-    pub fn catch_up(&self, pid: i32) -> io::Result<()> {
-        with_stopped(pid, |_| register(pid, &self.fault))
+    /// The populated pages of a process's carried mappings, and which of them were written since
+    /// this was called last. What is written from now on is told the next time. After an error all
+    /// of them count as written, and this tracker is of no use any more.
+    pub fn take(&mut self, pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+        match self {
+            Self::Userfaultfd(faults) => faults.take(pid, spans),
+            Self::SoftDirty(bits) => bits.take(pid),
+        }
     }
 
-    /// Adds the populated pages of a mapping, and protects those that were written. After an
-    /// error some may be protected and not be told: all of them count as written then.
-    pub fn take(&mut self, span: Span, found: &mut Vec<Region>) -> io::Result<()> {
-        self.scan.populated(span, Kind::Protect, found)
+    /// The same of a process that is stopped and stays so; it can be called again.
+    pub fn look(&self, pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+        match self {
+            Self::Userfaultfd(_) => populated(pid, spans),
+            Self::SoftDirty(bits) => bits.look(pid, spans),
+        }
     }
 }
 
-/// The process must be stopped: half a mapping that is registered becomes a mapping of its own,
-/// and a program that then moves the whole of what it had mapped is refused.
-fn register(pid: i32, fault: &Fault) -> io::Result<()> {
-    for span in maps::carried(pid)? {
-        match fault.register(span) {
-            // The program has a userfaultfd of its own there, or can't write to it ever.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EBUSY | libc::EINVAL | libc::EPERM)
-                ) => {}
+/// The populated pages of a process that nothing tracks: all of them count as written.
+pub fn untracked(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+    let mut regions = populated(pid, spans)?;
+    regions.iter_mut().for_each(|region| region.written = true);
+    Ok(regions)
+}
+
+/// Written is what no userfaultfd of ours protects.
+fn populated(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+    let mut scan = Scan::open(pid)?;
+    let mut found = Vec::new();
+    for span in spans {
+        match scan.populated(*span, Kind::Look, &mut found) {
+            // Before Linux 6.7.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOTTY) => {
+                return Pagemap::open(pid)?.populated(spans);
+            }
             other => other?,
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_named_as_it_is_shown() {
+        for method in Method::ALL {
+            assert_eq!(method.to_string().parse(), Ok(method));
+        }
+        "none".parse::<Method>().unwrap_err();
+    }
+
+    #[test]
+    fn both_ways_to_look_find_the_same_written_page() {
+        let memory = vec![7u8; 64 * 4096];
+        let start = (memory.as_ptr() as u64).next_multiple_of(4096);
+        let span = Span {
+            start,
+            end: start + 63 * 4096,
+        };
+        let me = std::process::id() as i32;
+        let pages = |regions: Vec<Region>| -> u64 { regions.iter().map(|r| r.span.pages()).sum() };
+        assert_eq!(pages(populated(me, &[span]).unwrap()), 63);
+        let read = Pagemap::open(me).unwrap().populated(&[span]).unwrap();
+        assert_eq!(pages(read), 63);
+        let all = untracked(me, &[span]).unwrap();
+        assert!(all.iter().all(|region| region.written));
+    }
 }

@@ -7,7 +7,7 @@ use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 use super::{Result, Runtime, RuntimeError, blocking};
 use crate::{
     checkpoint::CheckpointFile,
-    memory::Left,
+    memory::{Left, Session},
     network::Hold,
     rootfs::{
         Rootfs,
@@ -89,7 +89,12 @@ impl Runtime {
 
     /// Why private memory can't be carried ahead of a freeze on this host. None: it can.
     pub fn carry_problem(&self) -> Option<&str> {
-        self.inner.carry_problem.as_deref()
+        self.inner.carried_by.as_ref().err().map(String::as_str)
+    }
+
+    /// Memory on its way out of this host, tracked as its kernel can.
+    pub fn session(&self) -> Session {
+        Session::new(self.inner.carried_by.as_ref().copied().unwrap_or_default())
     }
 
     /// Waits until all memory of a container that arrived is in place: before, it can't leave.

@@ -1,8 +1,10 @@
 //! Links of a given speed: a token bucket on the way out of a host and on the way in.
 //!
-//! Behind the bucket the packets of containers (VXLAN, so UDP) go before all others, as the fair
-//! queues that Linux puts on network cards do for thin flows. In one queue for all, a client
-//! would measure how long that queue is.
+//! The packets of containers (VXLAN, so UDP) and all others share it: each kind has half of it for
+//! sure and takes what the other leaves, as the fair queues that Linux puts on network cards let thin
+//! flows go first. In one queue for all, a client would measure how long that queue is. One bucket
+//! for both does the same, even with queues of their own behind it: a segment of 64 KiB that was
+//! taken from its queue and waits for the bucket keeps everything behind it.
 
 use anyhow::Result;
 
@@ -50,23 +52,20 @@ fn inside(host: &Host, line: &str) -> std::process::Command {
 }
 
 fn lines(device: &str, mbit: u64) -> [String; 7] {
-    let class = |id: u8, prio: u8| {
+    let class = |id: &str, parent: &str, rate: u64, prio: u8| {
         format!(
-            "tc class replace dev {device} parent 2: classid 2:{id} htb rate 20gbit burst 1mb \
-             quantum 65536 prio {prio}"
+            "tc class replace dev {device} parent 2:{parent} classid 2:{id} htb rate {rate}mbit \
+             ceil {mbit}mbit burst 256kb cburst 256kb quantum 65536 prio {prio}"
         )
     };
     let queue = |id: u8| {
         format!("tc qdisc replace dev {device} parent 2:{id} handle {id}: bfifo limit {QUEUE}")
     };
     [
-        format!(
-            "tc qdisc replace dev {device} root handle 1: tbf rate {mbit}mbit burst 256kb \
-             latency 5ms"
-        ),
-        format!("tc qdisc replace dev {device} parent 1:1 handle 2: htb default 20"),
-        class(10, 0),
-        class(20, 1),
+        format!("tc qdisc replace dev {device} root handle 2: htb default 20"),
+        class("1", "", mbit, 0),
+        class("10", "1", mbit / 2, 0),
+        class("20", "1", mbit / 2, 1),
         queue(10),
         queue(20),
         format!(

@@ -108,6 +108,9 @@ fn page(estimate: &Estimate) -> String {
     for (name, value) in facts {
         let _ = writeln!(page, "{:<11}{value}", format!("{name}:"));
     }
+    if let Some(note) = &estimate.note {
+        let _ = writeln!(page, "{:<11}{note}", "note:");
+    }
     for reason in &estimate.against {
         let _ = writeln!(page, "{:<11}{}", "against:", output::failure::shown(reason));
     }
@@ -135,6 +138,9 @@ async fn watch(global: &Global, order: &Order) -> anyhow::Result<u8> {
         return Ok(INTERRUPTED);
     };
     let view = outcome.map_err(|error| left_behind(error.into(), last.borrow().as_ref()))?;
+    if let Some(note) = view.note.as_ref().filter(|_| view.phase == Phase::Done) {
+        output::note(format_args!("note: {note}"));
+    }
     match global.format {
         Format::Json => output::json(&view)?,
         Format::Table if view.phase == Phase::Done => output::line(summary(&view))?,
@@ -255,6 +261,7 @@ mod tests {
             predicted_freeze_us: 45_000,
             dirty_pages_per_s: 120,
             resident_bytes: 2 << 20,
+            note: Some("slow".into()),
             against: vec!["host `h2` is down".into()],
         };
         assert_eq!(
@@ -264,6 +271,7 @@ mod tests {
              rounds:    3\n\
              bytes:     3.0 MiB\n\
              freeze:    about 45 ms\n\
+             note:      slow\n\
              against:   host `h2` is down\n"
         );
     }

@@ -44,6 +44,9 @@ fn page(view: &MigrationView) -> String {
     if let Some(error) = &view.error {
         facts.push(("error", output::failure::shown(error)));
     }
+    if let Some(note) = &view.note {
+        facts.push(("note", note.clone()));
+    }
     if let Some(progress) = &view.progress {
         facts.push(("pre-copy", of_progress(progress)));
     }

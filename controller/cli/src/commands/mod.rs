@@ -129,6 +129,7 @@ pub fn sample_view(phase: godwit_types::Phase) -> godwit_types::MigrationView {
         to: "h2".parse().unwrap(),
         phase,
         error: None,
+        note: None,
         failure: None,
         options: Default::default(),
         started_ms: 1_700_000_000_000,

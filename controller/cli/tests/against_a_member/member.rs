@@ -179,6 +179,7 @@ pub fn migration(phase: Phase) -> MigrationView {
         to: "h2".parse().unwrap(),
         phase,
         error: (!phase.is_committed()).then(|| "dump failed".into()),
+        note: None,
         failure: None,
         options: Default::default(),
         rounds: Vec::new(),

@@ -154,6 +154,15 @@ fn hidden_pages_are_not_there_for_a_scan() {
         let found = unsafe { ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan as usize) };
         (found, scan.walk_end - start)
     };
+    let present = || {
+        let mut words = [0u64; 4];
+        let (buffer, offset) = (words.as_mut_ptr().cast(), (start / 4096 * 8) as i64);
+        // SAFETY: the buffer has room for four words.
+        let read = unsafe { pread64(pagemap.as_raw_fd(), buffer, 32, offset) };
+        assert_eq!(read, 32);
+        words.map(|word| word >> 63 == 1)
+    };
+    assert_eq!(present(), [true; 4]);
     let (found, end) = ask(start);
     if found < 0 {
         // Kernels before 6.7 have no such request.
@@ -174,6 +183,7 @@ fn hidden_pages_are_not_there_for_a_scan() {
     // Without its magic the table hides nothing.
     assert_eq!(ask(start), (1, 4 * 4096));
     std::os::unix::fs::FileExt::write_all_at(&file, &MAGIC.to_ne_bytes(), 0).unwrap();
+    assert_eq!(present(), [true, false, true, true]);
     assert_eq!(ask(start), (1, 4096));
     assert_eq!(ask(start + 4096), (0, 2 * 4096));
     assert_eq!(ask(start + 2 * 4096), (1, 4 * 4096));
