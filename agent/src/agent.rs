@@ -44,6 +44,8 @@ pub struct Config {
     /// Bytes of memory that arriving containers leave for others. None: a tenth of what is
     /// available.
     pub memory_reserve: Option<u64>,
+    /// Compare the memory of containers that leave with what came, in the freeze.
+    pub verify_memory: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +139,7 @@ impl Agent {
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
+            verify_memory: config.verify_memory,
             networks: tokio::sync::Mutex::default(),
         });
         host.refresh_images().await;

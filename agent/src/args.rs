@@ -61,6 +61,11 @@ pub struct Args {
     /// is available when one arrives]
     #[arg(long, value_name = "SIZE", env = "GODWIT_MEMORY_RESERVE")]
     memory_reserve: Option<ByteSize>,
+
+    /// Compare all memory of a container that leaves with what came to the other host, while it is
+    /// frozen; a difference ends the migration. About 1 s a GiB
+    #[arg(long, env = "GODWIT_VERIFY_MEMORY")]
+    verify_memory: bool,
 }
 
 impl Args {
@@ -79,6 +84,7 @@ impl Args {
                 .or_else(|| Some(beside("libgodwit_interpose.so")).filter(|path| path.exists())),
             shim: self.shim.unwrap_or_else(|| beside("godwit-shim")),
             memory_reserve: self.memory_reserve.map(|size| size.0),
+            verify_memory: self.verify_memory,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! One container's memory on its way: the session that knows what was sent, and the lanes.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use godwit_proto::{
     tls::{Role, channel},
 };
 use godwit_runtime::{
-    memory::{RoundStats, Session},
+    memory::{self, Fingerprint, RoundStats, Session},
     rootfs::diff::Ahead,
 };
 use godwit_types::{
@@ -21,6 +22,7 @@ use godwit_types::{
 };
 
 use tonic::transport::Channel;
+use tracing::info;
 
 use super::layer::Layer;
 use crate::{
@@ -163,15 +165,36 @@ impl Flow {
         let processes = self.processes(host).await?;
         self.pass(&processes, Pass::Last, Pace::new(None), |_| {})
             .await?;
+        let there = match host.verify_memory {
+            true => Some(self.fingerprints(processes).await?),
+            false => None,
+        };
         let bytes = self.bytes();
         let Self {
-            lanes, session, to, ..
+            migration,
+            lanes,
+            session,
+            to,
+            ..
         } = self;
-        let closed = lanes.close().await;
+        let closed = lanes.close(there.as_deref()).await;
         // Not here: letting go of what is tracked takes its time, and the tasks are stopped.
         tokio::task::spawn_blocking(move || drop(session));
         closed.map_err(|error| lane_failed(&to, &error))?;
+        if let Some(there) = there {
+            let pages: u64 = there.iter().map(|print| print.pages).sum();
+            let tasks = there.len();
+            info!(%migration, tasks, pages, "memory is equal on both hosts");
+        }
         Ok(bytes)
+    }
+
+    /// What the stopped tasks hold.
+    async fn fingerprints(&self, processes: Vec<i32>) -> Result<Vec<Fingerprint>, CommandFailure> {
+        tokio::task::spawn_blocking(move || memory::fingerprints(&processes))
+            .await
+            .expect("reading memory does not panic")
+            .map_err(|error| unread(&error))
     }
 
     /// Looks, reads and writes on a thread that may wait. Dropped meanwhile, the thread ends as
@@ -204,7 +227,7 @@ impl Flow {
             };
             (session, writer, stats.map(|stats| (stats, waited)))
         });
-        let done: (Session, Writer, std::io::Result<(RoundStats, Duration)>) = loop {
+        let done: (Session, Writer, io::Result<(RoundStats, Duration)>) = loop {
             tokio::select! {
                 done = &mut work => match done {
                     Ok(done) => break done,
@@ -218,19 +241,21 @@ impl Flow {
         self.lanes.count(writer);
         match stats {
             Ok(stats) => Ok(stats),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // A lane went away; its answer says why.
                 match self.lanes.barrier().await {
                     Err(error) => Err(lane_failed(&self.to, &error)),
                     Ok(()) => Err(lane_failed(&self.to, &LaneError::Ended)),
                 }
             }
-            Err(error) => {
-                let text = format!("memory can't be read: {error}");
-                Err(CommandFailure::new(FailureKind::Internal, text))
-            }
+            Err(error) => Err(unread(&error)),
         }
     }
+}
+
+fn unread(error: &io::Error) -> CommandFailure {
+    let text = format!("memory can't be read: {error}");
+    CommandFailure::new(FailureKind::Internal, text)
 }
 
 fn lane_failed(to: &HostName, error: &LaneError) -> CommandFailure {

@@ -217,6 +217,7 @@ fn memory_status(host: &HostName, error: &ReceiveError) -> Status {
         ReceiveError::Memory(MemoryError::Store(StoreError::Frame { .. } | StoreError::Tasks)) => {
             return Status::invalid_argument(text);
         }
+        ReceiveError::Memory(MemoryError::Differs { .. }) => FailureKind::Internal,
         ReceiveError::Memory(MemoryError::Store(StoreError::TooMuch { .. })) => FailureKind::Unfit,
         ReceiveError::Memory(MemoryError::Store(_)) => FailureKind::Internal,
         ReceiveError::Memory(_) => FailureKind::WrongState,

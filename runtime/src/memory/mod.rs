@@ -16,6 +16,7 @@
 //! Nothing here knows how frames travel; the agent sends and receives them.
 
 mod converge;
+mod fingerprint;
 mod frame;
 mod hidden;
 mod maps;
@@ -30,6 +31,7 @@ mod sys;
 mod tracker;
 
 pub use converge::{Forecast, Next, Plan};
+pub use fingerprint::{Fingerprint, difference, fingerprints};
 pub use frame::{Content, FRAME_PAGES, Frame};
 pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use session::{RoundStats, Session};

@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Content, FRAME_PAGES, Frame, PAGE,
+    Content, Frame,
+    frame::cells,
     hidden::ended,
     maps::{self, Span},
     pages::PageSet,
@@ -263,15 +264,6 @@ impl Task {
     }
 }
 
-/// A span cut where frames end.
-fn cells(span: Span) -> impl Iterator<Item = Span> {
-    let step = FRAME_PAGES as u64 * PAGE;
-    (span.start / step..span.end.div_ceil(step)).map(move |cell| Span {
-        start: span.start.max(cell * step),
-        end: span.end.min((cell + 1) * step),
-    })
-}
-
 /// The populated pages of all mappings. Those of a mapping that is not tracked yet count as
 /// written, and it is tracked from now on.
 fn scan(pid: i32, tracker: &mut Tracker, spans: &[Span]) -> io::Result<Vec<Region>> {
@@ -348,7 +340,7 @@ fn take_all(
     Ok(failed)
 }
 
-fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
+pub(super) fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
     let mut scan = Scan::open(pid)?;
     let mut found = Vec::new();
     for span in spans {
@@ -365,7 +357,7 @@ fn look(pid: i32, spans: &[Span]) -> io::Result<Vec<Region>> {
     Ok(found)
 }
 
-fn inner_pid(pid: i32) -> io::Result<u32> {
+pub(super) fn inner_pid(pid: i32) -> io::Result<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()
@@ -384,6 +376,7 @@ fn start_time(pid: i32) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PAGE;
     use super::*;
 
     fn span(start: u64, end: u64) -> Span {
@@ -417,15 +410,6 @@ mod tests {
                 (30, 40, false),
                 (40, 45, true)
             ]
-        );
-    }
-
-    #[test]
-    fn frames_keep_to_their_cells() {
-        let cut: Vec<_> = cells(span(60, 200)).collect();
-        assert_eq!(
-            cut,
-            [span(60, 64), span(64, 128), span(128, 192), span(192, 200)]
         );
     }
 }

@@ -9,11 +9,11 @@ use godwit_proto::{
     failure::{Problem, problem},
     limits,
     transfer::{
-        MemoryChunk, MemoryClose, MemoryMark, MemoryOpen, MemoryPages, MemoryZero,
-        memory_chunk::Chunk, transfer_client::TransferClient,
+        MemoryChunk, MemoryClose, MemoryFingerprint, MemoryFingerprints, MemoryMark, MemoryOpen,
+        MemoryPages, MemoryZero, memory_chunk::Chunk, transfer_client::TransferClient,
     },
 };
-use godwit_runtime::memory::{Content, Frame};
+use godwit_runtime::memory::{Content, Fingerprint, Frame};
 use godwit_types::FailureKind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -121,16 +121,18 @@ impl Lanes {
     pub async fn barrier(&mut self) -> Result<(), LaneError> {
         self.marks += 1;
         let number = self.marks;
-        self.all(|_| Chunk::Mark(MemoryMark { number })).await
+        self.all(|_, _| Chunk::Mark(MemoryMark { number })).await
     }
 
-    /// The end. Answers the bytes that came over, in all.
-    pub async fn close(mut self) -> Result<u64, LaneError> {
+    /// The end. `there`: what the tasks hold, for the destination to compare with what came.
+    /// Answers the bytes that came over, in all.
+    pub async fn close(mut self, there: Option<&[Fingerprint]>) -> Result<u64, LaneError> {
         let bytes = self.bytes();
-        self.all(|lane| {
+        self.all(|number, lane| {
             Chunk::Close(MemoryClose {
                 frames: lane.frames,
                 bytes: lane.bytes,
+                fingerprints: there.filter(|_| number == 0).map(fingerprints),
             })
         })
         .await?;
@@ -142,9 +144,9 @@ impl Lanes {
     }
 
     /// Sends on every lane, and waits for every answer.
-    async fn all(&mut self, make: impl Fn(&Lane) -> Chunk) -> Result<(), LaneError> {
-        let asked = self.lanes.iter_mut().map(|lane| {
-            let message = chunk(make(lane));
+    async fn all(&mut self, make: impl Fn(usize, &Lane) -> Chunk) -> Result<(), LaneError> {
+        let asked = self.lanes.iter_mut().enumerate().map(|(number, lane)| {
+            let message = chunk(make(number, lane));
             async move {
                 // Not taken: the answer says why.
                 let _ = lane.chunks.send(message).await;
@@ -163,6 +165,17 @@ fn chunk(chunk: Chunk) -> MemoryChunk {
     MemoryChunk { chunk: Some(chunk) }
 }
 
+fn fingerprints(prints: &[Fingerprint]) -> MemoryFingerprints {
+    let tasks = prints.iter().map(|print| MemoryFingerprint {
+        task: print.task,
+        pages: print.pages,
+        hash: print.hash,
+    });
+    MemoryFingerprints {
+        tasks: tasks.collect(),
+    }
+}
+
 /// Writes frames to their lanes, from a thread that may wait.
 pub struct Writer {
     lanes: Vec<mpsc::Sender<MemoryChunk>>,
@@ -176,12 +189,13 @@ impl Writer {
         let at = (frame.cell() % self.lanes.len() as u64) as usize;
         let Frame { task, address, .. } = frame;
         let (message, bytes) = match frame.content {
-            Content::Pages(data) => {
+            Content::Pages { bytes: data, hash } => {
                 let bytes = data.len() as u64;
                 let pages = MemoryPages {
                     task,
                     address,
                     data,
+                    hash,
                 };
                 (Chunk::Pages(pages), bytes)
             }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use godwit_proto::transfer::{MemoryChunk, MemoryMark, memory_chunk::Chunk};
-use godwit_runtime::memory::{Content, Frame};
+use godwit_proto::transfer::{MemoryChunk, MemoryFingerprints, MemoryMark, memory_chunk::Chunk};
+use godwit_runtime::memory::{Content, Fingerprint, Frame};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -50,7 +50,10 @@ pub async fn receive(
                 Frame {
                     task: pages.task,
                     address: pages.address,
-                    content: Content::Pages(pages.data),
+                    content: Content::Pages {
+                        bytes: pages.data,
+                        hash: pages.hash,
+                    },
                 }
             }
             Chunk::Zero(zero) => Frame {
@@ -73,7 +76,12 @@ pub async fn receive(
                         said_bytes: close.bytes,
                     });
                 }
-                arriving.close(lane);
+                let there = close.fingerprints.map(read);
+                let ending = arriving.clone();
+                // Comparing takes its time.
+                tokio::task::spawn_blocking(move || ending.close(lane, there))
+                    .await
+                    .expect("the end of a lane does not panic")?;
                 let number = last + 1;
                 let _ = marks.send(Ok(MemoryMark { number })).await;
                 return Ok(bytes);
@@ -83,4 +91,13 @@ pub async fn receive(
         arriving.apply(&frame)?;
         frames += 1;
     }
+}
+
+fn read(prints: MemoryFingerprints) -> Vec<Fingerprint> {
+    let tasks = prints.tasks.into_iter().map(|print| Fingerprint {
+        task: print.task,
+        pages: print.pages,
+        hash: print.hash,
+    });
+    tasks.collect()
 }
