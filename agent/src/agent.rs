@@ -25,6 +25,7 @@ use crate::{
     session::{self, Settings},
     transfer::{
         Expected,
+        memory::{accept, wire::PROTOCOL},
         service::{RuntimeSinks, TransferService},
     },
 };
@@ -165,7 +166,9 @@ impl Agent {
             credentials,
             listener,
         } = self;
-        let incoming = tls::incoming(listener, credentials.server_config()?, host.cluster.clone());
+        let config = tls::offering(&*credentials.server_config()?, PROTOCOL);
+        let incoming = tls::incoming(listener, config, host.cluster.clone());
+        let incoming = accept::split(incoming, host.doors.clone(), host.name.clone());
         let sinks = RuntimeSinks(host.runtime.clone());
         let server = Server::builder()
             // A peer that is gone must not hold a half-written checkpoint for long.

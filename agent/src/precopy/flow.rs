@@ -11,7 +11,7 @@ use std::{
 
 use godwit_proto::{
     failure::chain,
-    tls::{Role, channel},
+    tls::{Role, connected},
 };
 use godwit_runtime::{
     memory::{self, Fingerprint, RoundStats, Session},
@@ -43,6 +43,8 @@ pub struct Flow {
     to: HostName,
     session: Session,
     lanes: Lanes,
+    /// In the freeze there is no time to make one.
+    channel: Channel,
     layer: Layer,
     /// What was told already.
     told: u64,
@@ -72,13 +74,14 @@ impl Flow {
         };
         // As many connections as there are cores to encrypt for them, within reason.
         let count = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
-        let target = || host.peer(Role::Host, Some(to.as_str()), address);
-        let channels = (0..count)
-            .map(|_| channel(host.tls.clone(), target()))
-            .collect();
-        let lanes = Lanes::open(channels, &passage)
+        let target = host.peer(Role::Host, Some(to.as_str()), address);
+        let lanes = Lanes::open(&host.tls, &target, count as u32, &passage)
             .await
             .map_err(|error| lane_failed(to, &error))?;
+        let channel = connected(host.tls.clone(), target).await.map_err(|error| {
+            let text = format!("host `{to}` can't be reached: {}", chain(&error));
+            CommandFailure::new(FailureKind::Peer, text)
+        })?;
         Ok(Self {
             migration: migration.clone(),
             container: container.clone(),
@@ -86,6 +89,7 @@ impl Flow {
             session: Session::default(),
             layer: Layer::new(host, passage),
             lanes,
+            channel,
             told: 0,
         })
     }
@@ -96,7 +100,7 @@ impl Flow {
 
     /// A connection to the destination.
     pub fn channel(&self) -> Channel {
-        self.lanes.channel()
+        self.channel.clone()
     }
 
     /// Sent since this was asked last.
