@@ -6,7 +6,7 @@ use bytes::Bytes;
 use godwit_agent::transfer::{
     Doors, Expected,
     memory::{
-        Arriving, LaneError, Lanes, MemoryError, Pace, accept,
+        Arriving, LaneError, Lanes, MemoryError, Pace, Packer, accept,
         wire::{self, Kind, PROTOCOL, Reader, Record},
     },
     protocol::Passage,
@@ -16,7 +16,9 @@ use godwit_proto::{
     transfer::{MemoryClose, MemoryOpen},
 };
 use godwit_runtime::memory::{Content, Fingerprint, Frame, PAGE};
-use godwit_types::{CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId};
+use godwit_types::{
+    CommandFailure, Compression, ContainerId, FailureKind, Generation, HostName, MigrationId,
+};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_stream::StreamExt;
 
@@ -133,9 +135,19 @@ fn pages(task: u32, address: u64, count: u64) -> Frame {
 }
 
 async fn send(lanes: &mut Lanes, frames: Vec<Frame>) -> std::io::Result<()> {
-    let mut writer = lanes.writer(Pace::new(None));
+    send_packed(lanes, frames, Compression::Off).await
+}
+
+async fn send_packed(
+    lanes: &mut Lanes,
+    frames: Vec<Frame>,
+    compress: Compression,
+) -> std::io::Result<()> {
+    let packer = Packer::new(compress).unwrap();
+    let mut writer = lanes.writer(Pace::new(None), packer);
     let (writer, sent) = tokio::task::spawn_blocking(move || {
-        let sent = frames.into_iter().try_for_each(|frame| writer.write(frame));
+        let mut frames = frames.into_iter();
+        let sent = frames.try_for_each(|frame| writer.write(frame).map(drop));
         (writer, sent)
     })
     .await
@@ -185,6 +197,23 @@ async fn every_page_arrives_and_is_compared() {
     assert_eq!(lanes.close(Some(&[there])).await.unwrap(), sent);
     let store = arriving.take().unwrap().unwrap();
     assert_eq!(store.fingerprints().unwrap(), [there]);
+}
+
+#[tokio::test]
+async fn what_is_compressed_arrives_as_it_was() {
+    let destination = Destination::start().await;
+    let mut lanes = destination.open(2).await.unwrap();
+    let frames: Vec<Frame> = (0..8)
+        .map(|number| pages(7, AT + number * 64 * PAGE, 64))
+        .collect();
+    let there = print(&frames);
+    send_packed(&mut lanes, frames, Compression::On)
+        .await
+        .unwrap();
+    let bytes = lanes.close(Some(&[there])).await.unwrap();
+    assert!(bytes < 8 * 64 * PAGE / 4, "{bytes} bytes went over");
+    let store = destination.arriving().take().unwrap().unwrap();
+    assert_eq!(store.bytes(), 8 * 64 * PAGE);
 }
 
 #[tokio::test]
@@ -267,6 +296,9 @@ async fn only_the_awaited_lanes_get_in() {
 
 #[tokio::test]
 async fn records_that_are_not_the_protocols_are_refused() {
+    let packed =
+        |count: u64, bytes: Vec<u8>| Record::frame(pages(7, AT, count), Some(bytes.into()));
+    let bomb = || zstd::bulk::compress(&vec![0; 16 << 20], 1).unwrap();
     let close = |frames, bytes| {
         let close = MemoryClose {
             frames,
@@ -275,7 +307,7 @@ async fn records_that_are_not_the_protocols_are_refused() {
         };
         Record::message(Kind::Close, &close)
     };
-    let frame = || Record::frame(pages(7, AT, 2));
+    let frame = || Record::frame(pages(7, AT, 2), None);
     let body = |kind, bytes: &'static [u8]| {
         let mut record = Record::bare(kind);
         record.body = Bytes::from_static(bytes);
@@ -292,11 +324,14 @@ async fn records_that_are_not_the_protocols_are_refused() {
         vec![open(0, 1), frame(), close(2, 8192)],
         vec![open(0, 1), frame(), close(1, 8191)],
         vec![open(0, 1), body(Kind::Close, b"nonsense")],
+        vec![open(0, 1), packed(2, b"nonsense".to_vec())],
+        vec![open(0, 1), packed(64, bomb())],
+        vec![open(0, 1), packed(0, bomb())],
         vec![open(0, 1), body(Kind::Pages, b"short")],
         vec![open(0, 1), Record::bare(Kind::Pages)],
         vec![open(0, 1), Record::bare(Kind::Zero)],
         vec![open(0, 1), body(Kind::Mark, b"x")],
-        vec![open(0, 1), Record::frame(pages(7, AT + 1, 2))],
+        vec![open(0, 1), Record::frame(pages(7, AT + 1, 2), None)],
     ] {
         let destination = Destination::start().await;
         let failure = destination.refuses(&records).await;

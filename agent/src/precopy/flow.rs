@@ -18,7 +18,7 @@ use godwit_runtime::{
     rootfs::diff::Ahead,
 };
 use godwit_types::{
-    CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
+    CommandFailure, Compression, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
 };
 
 use tonic::transport::Channel;
@@ -29,7 +29,7 @@ use crate::{
     failures,
     host::Host,
     transfer::{
-        memory::{LaneError, Lanes, Pace, Writer},
+        memory::{LaneError, Lanes, Pace, Packer, Writer},
         protocol::Passage,
     },
 };
@@ -46,6 +46,10 @@ pub struct Flow {
     /// In the freeze there is no time to make one.
     channel: Channel,
     layer: Layer,
+    /// None: on its way with a pass.
+    packer: Option<Packer>,
+    /// Its rounds were sent no faster than was allowed.
+    bounded: bool,
     /// What was told already.
     told: u64,
 }
@@ -64,7 +68,9 @@ impl Flow {
         generation: Generation,
         to: &HostName,
         address: &str,
+        compress: Compression,
     ) -> Result<Self, CommandFailure> {
+        let packer = Packer::new(compress).map_err(|error| failures::internal(&error))?;
         let passage = Passage {
             migration: migration.clone(),
             container: container.clone(),
@@ -90,6 +96,8 @@ impl Flow {
             layer: Layer::new(host, passage),
             lanes,
             channel,
+            packer: Some(packer),
+            bounded: false,
             told: 0,
         })
     }
@@ -149,6 +157,7 @@ impl Flow {
         let began = Instant::now();
         let before = self.lanes.bytes();
         let pace = Pace::new(max_bandwidth);
+        self.bounded = max_bandwidth.is_some();
         let (stats, mut waited) = self.pass(processes, Pass::Round, pace, tell).await?;
         let drained = Instant::now();
         let barrier = self.lanes.barrier().await;
@@ -211,7 +220,12 @@ impl Flow {
         tell: impl Fn(u64),
     ) -> Result<(RoundStats, Duration), CommandFailure> {
         let mut session = std::mem::take(&mut self.session);
-        let mut writer = self.lanes.writer(pace);
+        let mut packer = match self.packer.take() {
+            Some(packer) => packer,
+            None => return Err(lane_failed(&self.to, &LaneError::Ended)),
+        };
+        packer.begin(pass == Pass::Round || !self.bounded);
+        let mut writer = self.lanes.writer(pace, packer);
         let processes = processes.to_vec();
         let pages = Arc::new(AtomicU64::new(0));
         let counted = pages.clone();
@@ -219,9 +233,7 @@ impl Flow {
             let mut waited = Duration::ZERO;
             let mut send = |frame: godwit_runtime::memory::Frame| {
                 let count = (frame.end() - frame.address) / godwit_runtime::memory::PAGE;
-                let began = Instant::now();
-                writer.write(frame)?;
-                waited += began.elapsed();
+                waited += writer.write(frame)?;
                 counted.fetch_add(count, Ordering::Relaxed);
                 Ok(())
             };
@@ -242,7 +254,7 @@ impl Flow {
         };
         let (session, writer, stats) = done;
         self.session = session;
-        self.lanes.count(writer);
+        self.packer = Some(self.lanes.count(writer));
         match stats {
             Ok(stats) => Ok(stats),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {

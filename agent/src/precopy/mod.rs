@@ -71,7 +71,11 @@ async fn rounds(
     // What it was restored from may not be in place yet.
     let filled = runtime.filled(container).await;
     filled.map_err(|error| failures::of_runtime(&error))?;
-    let mut flow = Flow::open(host, migration, container, generation, to, address).await?;
+    let compress = options.compress;
+    let mut flow = Flow::open(
+        host, migration, container, generation, to, address, compress,
+    )
+    .await?;
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let mut rounds = Vec::new();
     let mut progress = Progress::default();

@@ -15,6 +15,7 @@
 //!
 //! Nothing here knows how frames travel; the agent sends and receives them.
 
+mod buffers;
 mod converge;
 mod fingerprint;
 mod frame;

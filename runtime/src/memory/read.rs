@@ -2,9 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use bytes::BytesMut;
-
-use super::{FRAME_PAGES, Frame, PAGE, maps::Span, sys};
+use super::{FRAME_PAGES, Frame, PAGE, buffers::Buffer, maps::Span, sys};
 
 /// What became of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +26,10 @@ pub struct Found {
 /// Reads at most [`FRAME_PAGES`] pages.
 pub fn read(pid: i32, task: u32, span: Span) -> io::Result<Found> {
     debug_assert!(span.pages() <= FRAME_PAGES as u64);
-    let mut buffer = BytesMut::zeroed((span.end - span.start) as usize);
-    let unread = fill(pid, span.start, &mut buffer)?;
-    let bytes = buffer.freeze();
+    let length = (span.end - span.start) as usize;
+    let mut buffer = Buffer::take();
+    let unread = fill(pid, span.start, &mut buffer.bytes_mut()[..length])?;
+    let bytes = buffer.freeze(length);
     let kinds: Vec<Page> = bytes
         .chunks_exact(PAGE as usize)
         .enumerate()

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Content, Frame,
+    Content, Frame, buffers,
     frame::cells,
     hidden::ended,
     maps::{self, Span},
@@ -59,6 +59,14 @@ enum Tracking {
     By(Tracker),
     /// Not tried yet.
     None,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.tasks.is_empty() {
+            buffers::forget();
+        }
+    }
 }
 
 /// Takes a frame. An error ends the round.

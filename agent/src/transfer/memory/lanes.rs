@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use godwit_proto::{
     tls::{self, Target},
     transfer::{MemoryClose, MemoryFingerprint, MemoryFingerprints, MemoryOpen},
@@ -24,6 +25,7 @@ use tokio::{
 
 use super::{
     super::protocol::Passage,
+    compress::Packer,
     wire::{self, Kind, PROTOCOL, Reader, Record, WireError},
 };
 
@@ -113,21 +115,23 @@ impl Lanes {
     }
 
     /// Where a thread writes frames to.
-    pub fn writer(&self, pace: Pace) -> Writer {
+    pub fn writer(&self, pace: Pace, packer: Packer) -> Writer {
         let records = self.lanes.iter().map(|lane| lane.records.clone());
         Writer {
             lanes: records.collect(),
             counts: vec![(0, 0); self.lanes.len()],
             pace,
+            packer,
         }
     }
 
-    /// Counts what a writer wrote.
-    pub fn count(&mut self, writer: Writer) {
+    /// Counts what a writer wrote. Answers its packer.
+    pub fn count(&mut self, writer: Writer) -> Packer {
         for (lane, (frames, bytes)) in self.lanes.iter_mut().zip(writer.counts) {
             lane.frames += frames;
             lane.bytes += bytes;
         }
+        writer.packer
     }
 
     /// Waits until everything that was written is in place.
@@ -239,24 +243,31 @@ pub struct Writer {
     lanes: Vec<mpsc::Sender<Record>>,
     counts: Vec<(u64, u64)>,
     pace: Pace,
+    packer: Packer,
 }
 
 impl Writer {
     /// An error: the lane is gone, and its answer says why.
-    pub fn write(&mut self, frame: Frame) -> io::Result<()> {
+    /// Answers for how long it had to wait.
+    pub fn write(&mut self, frame: Frame) -> io::Result<Duration> {
         let at = (frame.cell() % self.lanes.len() as u64) as usize;
-        let bytes = match &frame.content {
-            Content::Pages { bytes, .. } => bytes.len() as u64,
-            Content::Zero(_) => 0,
+        let (pages, packed) = match &frame.content {
+            Content::Pages { bytes, .. } => (bytes.clone(), self.packer.pack(bytes)?),
+            Content::Zero(_) => (Bytes::new(), None),
         };
-        self.pace.keep(bytes);
+        let record = Record::frame(frame, packed);
+        let bytes = record.body.len();
+        let began = Instant::now();
+        self.pace.keep(bytes as u64);
         self.lanes[at]
-            .blocking_send(Record::frame(frame))
+            .blocking_send(record)
             .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let waited = began.elapsed();
+        self.packer.sent(&pages, bytes, waited)?;
         let (frames, sent) = &mut self.counts[at];
         *frames += 1;
-        *sent += bytes;
-        Ok(())
+        *sent += bytes as u64;
+        Ok(waited)
     }
 }
 

@@ -15,11 +15,13 @@
 
 pub mod accept;
 pub mod arriving;
+pub mod compress;
 pub mod lanes;
 pub mod receive;
 pub mod wire;
 
 pub use arriving::{Arriving, MemoryError};
+pub use compress::Packer;
 pub use lanes::{LaneError, Lanes, Pace, Writer};
 
 /// Lanes at the most.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{
     Arriving, MemoryError,
+    compress::Unpacker,
     wire::{self, Kind, Reader, Record, WireError},
 };
 
@@ -41,13 +42,14 @@ pub async fn receive(
     lane: u32,
 ) -> Result<u64, ReceiveError> {
     let (mut frames, mut bytes) = (0, 0);
+    let mut unpacker = Unpacker::new().map_err(WireError::Packed)?;
     loop {
         let record = reader.read(stream).await?.ok_or(ReceiveError::Cut)?;
         match record.kind {
             Kind::Pages | Kind::Zero => {
                 frames += 1;
                 bytes += record.body.len() as u64;
-                arriving.apply(&record.into_frame())?;
+                arriving.apply(&record.into_frame(&mut unpacker)?)?;
             }
             Kind::Mark => done(stream).await?,
             Kind::Close => {

@@ -12,10 +12,11 @@
 //!
 //! ```text
 //!  0  kind: u8      4  length: u32     8  task: u32     16  address: u64
-//!  1  zeros         (what follows)    12  pages: u32    24  hash: u64
+//!  1  zstd: u8      (what follows)    12  pages: u32    24  hash: u64
+//!  2  zeros
 //! ```
 //!
-//! `open`, `close` and `failed` carry a message of `transfer.proto` or a document; fields that a
+//! Pages may be compressed (`zstd` is 1); the hash is that of what they become. `open`, `close` and `failed` carry a message of `transfer.proto` or a document; fields that a
 //! kind does not use are zero. What a lane of another version means by a record is not known, so
 //! that the version is in the protocol's name ([`PROTOCOL`]), and again in the passage.
 
@@ -27,6 +28,8 @@ use godwit_runtime::memory::{Content, FRAME_PAGES, Frame, PAGE};
 use godwit_types::CommandFailure;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::compress::Unpacker;
 
 /// By this name of ALPN a connection is a lane.
 pub const PROTOCOL: &[u8] = b"godwit-memory/1";
@@ -43,6 +46,8 @@ pub enum WireError {
     Broken(#[from] io::Error),
     #[error("lane brought a record of kind {kind} with {length} bytes, which is none")]
     Record { kind: u8, length: u32 },
+    #[error("lane brought compressed pages that can't be unpacked")]
+    Packed(#[source] io::Error),
     #[error("lane brought a message that can't be read")]
     Message(#[from] prost::DecodeError),
 }
@@ -82,6 +87,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub kind: Kind,
+    packed: bool,
     task: u32,
     pages: u32,
     address: u64,
@@ -93,6 +99,7 @@ impl Record {
     pub fn bare(kind: Kind) -> Self {
         Self {
             kind,
+            packed: false,
             task: 0,
             pages: 0,
             address: 0,
@@ -121,7 +128,8 @@ impl Record {
         document::read(&document).ok()
     }
 
-    pub fn frame(frame: Frame) -> Self {
+    /// `packed`: its pages, compressed.
+    pub fn frame(frame: Frame, packed: Option<Bytes>) -> Self {
         let pages = ((frame.end() - frame.address) / PAGE) as u32;
         let (kind, hash, body) = match frame.content {
             Content::Pages { bytes, hash } => (Kind::Pages, hash, bytes),
@@ -129,35 +137,43 @@ impl Record {
         };
         Self {
             kind,
+            packed: packed.is_some(),
             task: frame.task,
             pages,
             address: frame.address,
             hash,
-            body,
+            body: packed.unwrap_or(body),
         }
     }
 
     /// The frame in it: one of pages, or else of zeros. Its address and length are the store's to
     /// check.
-    pub fn into_frame(self) -> Frame {
+    pub fn into_frame(self, unpacker: &mut Unpacker) -> Result<Frame, WireError> {
         let Self { task, address, .. } = self;
         let content = match self.kind {
             Kind::Pages => Content::Pages {
-                bytes: self.body,
+                bytes: if self.packed {
+                    let length = (self.pages as usize).min(FRAME_PAGES) * PAGE as usize;
+                    let unpacked = unpacker.unpack(&self.body, length);
+                    unpacked.map_err(WireError::Packed)?
+                } else {
+                    self.body
+                },
                 hash: self.hash,
             },
             _ => Content::Zero(u64::from(self.pages)),
         };
-        Frame {
+        Ok(Frame {
             task,
             address,
             content,
-        }
+        })
     }
 
     fn header(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[0] = self.kind as u8;
+        header[1] = u8::from(self.packed);
         header[4..8].copy_from_slice(&(self.body.len() as u32).to_le_bytes());
         header[8..12].copy_from_slice(&self.task.to_le_bytes());
         header[12..16].copy_from_slice(&self.pages.to_le_bytes());
@@ -196,7 +212,9 @@ impl Reader {
         let long = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("32 bytes"));
         let length = word(4);
         let kind = Kind::of(header[0])
-            .filter(|kind| length as usize <= kind.most() && header[1..4] == [0; 3])
+            .filter(|kind| length as usize <= kind.most())
+            .filter(|kind| header[1] <= u8::from(*kind == Kind::Pages))
+            .filter(|_| header[2..4] == [0; 2])
             .ok_or(WireError::Record {
                 kind: header[0],
                 length,
@@ -211,6 +229,7 @@ impl Reader {
         }
         Ok(Some(Record {
             kind,
+            packed: header[1] == 1,
             task: word(8),
             pages: word(12),
             address: long(16),
@@ -244,9 +263,23 @@ mod tests {
             content: Content::Zero(64),
             ..pages.clone()
         };
-        for frame in [pages, zero] {
-            let read = through(&Record::frame(frame.clone())).await;
-            assert_eq!(read.into_frame(), frame);
+        let mut unpacker = Unpacker::new().unwrap();
+        for frame in [pages.clone(), zero] {
+            let read = through(&Record::frame(frame.clone(), None)).await;
+            assert_eq!(read.into_frame(&mut unpacker).unwrap(), frame);
+        }
+        let Content::Pages { bytes, .. } = &pages.content else {
+            panic!("no pages");
+        };
+        let packed = Bytes::from(zstd::bulk::compress(bytes, 1).unwrap());
+        let read = through(&Record::frame(pages.clone(), Some(packed.clone()))).await;
+        assert_eq!(read.body, packed);
+        assert_eq!(read.into_frame(&mut unpacker).unwrap(), pages);
+        for count in [0, 1, 3, u32::MAX] {
+            let mut other = Record::frame(pages.clone(), Some(packed.clone()));
+            other.pages = count;
+            let error = other.into_frame(&mut unpacker).unwrap_err();
+            assert!(matches!(error, WireError::Packed(_)), "{count} pages");
         }
         let failure = CommandFailure::new(FailureKind::Unfit, "no room \u{1}".repeat(10_000));
         let read = through(&Record::failed(&failure)).await.failure().unwrap();
