@@ -26,6 +26,7 @@ use crate::{
     session::{self, Settings},
     transfer::{
         Expected,
+        memory::{accept, wire::PROTOCOL},
         service::{RuntimeSinks, TransferService},
     },
 };
@@ -47,6 +48,8 @@ pub struct Config {
     pub memory_reserve: Option<u64>,
     /// How writes to the memory of containers may be tracked.
     pub tracking: godwit_runtime::memory::Wanted,
+    /// Compare the memory of containers that leave with what came, in the freeze.
+    pub verify_memory: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,7 @@ impl Agent {
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
+            verify_memory: config.verify_memory,
             networks: tokio::sync::Mutex::default(),
         });
         host.refresh_images().await;
@@ -168,7 +172,9 @@ impl Agent {
             credentials,
             listener,
         } = self;
-        let incoming = tls::incoming(listener, credentials.server_config()?, host.cluster.clone());
+        let config = tls::offering(&*credentials.server_config()?, PROTOCOL);
+        let incoming = tls::incoming(listener, config, host.cluster.clone());
+        let incoming = accept::split(incoming, host.doors.clone(), host.name.clone());
         let sinks = RuntimeSinks(host.clone());
         let server = Server::builder()
             // A peer that is gone must not hold a half-written checkpoint for long.

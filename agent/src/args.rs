@@ -73,6 +73,10 @@ pub struct Args {
         default_value = "auto"
     )]
     tracking: Wanted,
+    /// Compare all memory of a container that leaves with what came to the other host, while it is
+    /// frozen; a difference ends the migration. About 1 s a GiB
+    #[arg(long, env = "GODWIT_VERIFY_MEMORY")]
+    verify_memory: bool,
 }
 
 impl Args {
@@ -92,6 +96,7 @@ impl Args {
             shim: self.shim.unwrap_or_else(|| beside("godwit-shim")),
             memory_reserve: self.memory_reserve.map(|size| size.0),
             tracking: self.tracking,
+            verify_memory: self.verify_memory,
         })
     }
 }

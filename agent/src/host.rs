@@ -40,6 +40,8 @@ pub struct Host {
     pub tails: Tails,
     pub containers: Containers,
     pub doors: Arc<Doors>,
+    /// Compare all memory in each freeze, as long as that takes.
+    pub verify_memory: bool,
     /// Tables of networks are applied one after the other.
     pub networks: tokio::sync::Mutex<()>,
 }

@@ -274,6 +274,10 @@ fn a_dry_run_changes_nothing_and_names_every_reason_against() {
                 "`max-downtime 18446744073709551615ms` is not valid: from 1ms to 60m",
             ),
             (
+                |request| request.compress = "zstd".to_owned(),
+                "`compress zstd` is not valid: one of auto, on, off",
+            ),
+            (
                 |request| request.max_bandwidth = 1,
                 "`max-bandwidth 1` is not valid: at least 64k a second",
             ),

@@ -11,6 +11,8 @@ pub const RAFT_MESSAGE: usize = 16 << 20;
 pub const CHUNK: usize = 256 << 10;
 /// TCP connect and TLS handshake together.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A peer that does not even acknowledge for so long is gone.
+pub const SILENCE: Duration = Duration::from_secs(6);
 /// How long a new process waits for a port that one before it has not given back yet.
 pub const OLD_PORT: Duration = Duration::from_secs(3);
 /// How often an agent reports when nothing changes.

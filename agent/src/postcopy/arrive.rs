@@ -10,7 +10,7 @@ use godwit_proto::transfer::{
     MemorySpan, PostCopyChunk, PostCopyWord, post_copy_chunk::Chunk, post_copy_word::Word as Said,
 };
 use godwit_runtime::memory::{
-    FRAME_PAGES, PAGE, Span,
+    Content, FRAME_PAGES, Frame, PAGE, Span,
     feed::{Arrival, Word},
 };
 use godwit_types::{ContainerId, HostName, MigrationId};
@@ -122,6 +122,20 @@ fn checked(chunk: Chunk) -> Result<Arrival, Status> {
             if length > FRAME_PAGES as u64 * PAGE {
                 return Err(Status::invalid_argument("too many pages at once"));
             }
+            let frame = Frame {
+                task: pages.task,
+                address: pages.address,
+                content: Content::Pages {
+                    bytes: pages.data.clone(),
+                    hash: pages.hash,
+                },
+            };
+            if !frame.is_whole() {
+                return Err(Status::data_loss(format!(
+                    "memory of task {} at {:#x} is not what was read",
+                    pages.task, pages.address
+                )));
+            }
             Ok(Arrival::Pages {
                 task: pages.task,
                 address: pages.address,
@@ -167,13 +181,20 @@ mod tests {
 
     #[test]
     fn what_a_hostile_source_sends_does_not_reach_the_pager() {
-        let pages = |address, length| {
+        let hashed = |address, length, hash| {
             Chunk::Pages(MemoryPages {
                 task: 1,
                 address,
                 data: vec![1; length].into(),
+                hash,
             })
         };
+        let hash = |address, length| match Frame::pages(1, address, vec![1; length].into()).content
+        {
+            Content::Pages { hash, .. } => hash,
+            _ => 0,
+        };
+        let pages = |address, length| hashed(address, length, hash(address, length));
         let zero = |address, pages| {
             Chunk::Zero(MemorySpan {
                 task: 1,
@@ -187,6 +208,7 @@ mod tests {
             pages(0x1001, 4096),
             pages(0x1000, 65 * 4096),
             pages(u64::MAX - 0xfff, 4096),
+            hashed(0x1000, 4096, hash(0x2000, 4096)),
             zero(0x1000, 0),
             zero(0x1000, u64::MAX),
             zero(0x1000, u64::MAX / PAGE),

@@ -291,13 +291,14 @@ impl State {
             content,
         } in piece.frames
         {
-            if let Content::Pages(data) = content {
+            if let Content::Pages { bytes: data, hash } = content {
                 self.on_its_way += data.len() as u64;
                 self.sent += data.len() as u64;
                 chunks.push(Chunk::Pages(MemoryPages {
                     task,
                     address,
                     data,
+                    hash,
                 }));
             }
         }

@@ -1,6 +1,7 @@
 //! One container's memory on its way: the session that knows what was sent, and the lanes.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,24 +11,25 @@ use std::{
 
 use godwit_proto::{
     failure::chain,
-    tls::{Role, channel},
+    tls::{Role, connected},
 };
 use godwit_runtime::{
-    memory::{RoundStats, Session},
+    memory::{self, Fingerprint, RoundStats, Session},
     rootfs::diff::Ahead,
 };
 use godwit_types::{
-    CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
+    CommandFailure, Compression, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
 };
 
 use tonic::transport::Channel;
+use tracing::info;
 
 use super::layer::Layer;
 use crate::{
     failures,
     host::Host,
     transfer::{
-        memory::{LaneError, Lanes, Pace, Writer},
+        memory::{LaneError, Lanes, Pace, Packer, Writer},
         protocol::Passage,
     },
 };
@@ -41,8 +43,14 @@ pub struct Flow {
     to: HostName,
     session: Session,
     lanes: Lanes,
+    /// In the freeze there is no time to make one.
+    channel: Channel,
     layer: Layer,
     leaves: Option<Leaves>,
+    /// None: on its way with a pass.
+    packer: Option<Packer>,
+    /// Its rounds were sent no faster than was allowed.
+    bounded: bool,
     /// What was told already.
     told: u64,
 }
@@ -70,7 +78,9 @@ impl Flow {
         to: &HostName,
         address: &str,
         leaves: Option<Leaves>,
+        compress: Compression,
     ) -> Result<Self, CommandFailure> {
+        let packer = Packer::new(compress).map_err(|error| failures::internal(&error))?;
         let passage = Passage {
             migration: migration.clone(),
             container: container.clone(),
@@ -80,13 +90,14 @@ impl Flow {
         };
         // As many connections as there are cores to encrypt for them, within reason.
         let count = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));
-        let target = || host.peer(Role::Host, Some(to.as_str()), address);
-        let channels = (0..count)
-            .map(|_| channel(host.tls.clone(), target()))
-            .collect();
-        let lanes = Lanes::open(channels, &passage)
+        let target = host.peer(Role::Host, Some(to.as_str()), address);
+        let lanes = Lanes::open(&host.tls, &target, count as u32, &passage)
             .await
             .map_err(|error| lane_failed(to, &error))?;
+        let channel = connected(host.tls.clone(), target).await.map_err(|error| {
+            let text = format!("host `{to}` can't be reached: {}", chain(&error));
+            CommandFailure::new(FailureKind::Peer, text)
+        })?;
         Ok(Self {
             migration: migration.clone(),
             container: container.clone(),
@@ -95,6 +106,9 @@ impl Flow {
             layer: Layer::new(host, passage),
             lanes,
             leaves,
+            channel,
+            packer: Some(packer),
+            bounded: false,
             told: 0,
         })
     }
@@ -109,7 +123,7 @@ impl Flow {
 
     /// A connection to the destination.
     pub fn channel(&self) -> Channel {
-        self.lanes.channel()
+        self.channel.clone()
     }
 
     /// Sent since this was asked last.
@@ -158,6 +172,7 @@ impl Flow {
         let began = Instant::now();
         let before = self.lanes.bytes();
         let pace = Pace::new(max_bandwidth);
+        self.bounded = max_bandwidth.is_some();
         let (stats, mut waited) = self.pass(processes, Pass::Round, pace, tell).await?;
         let drained = Instant::now();
         let barrier = self.lanes.barrier().await;
@@ -182,15 +197,37 @@ impl Flow {
             Pass::Last
         };
         self.pass(&processes, pass, Pace::new(None), |_| {}).await?;
+        // What is left behind can't be compared yet.
+        let there = match host.verify_memory && self.leaves.is_none() {
+            true => Some(self.fingerprints(processes).await?),
+            false => None,
+        };
         let bytes = self.bytes();
         let Self {
-            lanes, session, to, ..
+            migration,
+            lanes,
+            session,
+            to,
+            ..
         } = self;
-        let closed = lanes.close().await;
+        let closed = lanes.close(there.as_deref()).await;
         // Not here: letting go of what is tracked takes its time, and the tasks are stopped.
         tokio::task::spawn_blocking(move || drop(session));
         closed.map_err(|error| lane_failed(&to, &error))?;
+        if let Some(there) = there {
+            let pages: u64 = there.iter().map(|print| print.pages).sum();
+            let tasks = there.len();
+            info!(%migration, tasks, pages, "memory is equal on both hosts");
+        }
         Ok(bytes)
+    }
+
+    /// What the stopped tasks hold.
+    async fn fingerprints(&self, processes: Vec<i32>) -> Result<Vec<Fingerprint>, CommandFailure> {
+        tokio::task::spawn_blocking(move || memory::fingerprints(&processes))
+            .await
+            .expect("reading memory does not panic")
+            .map_err(|error| unread(&error))
     }
 
     /// Looks, reads and writes on a thread that may wait. Dropped meanwhile, the thread ends as
@@ -203,7 +240,12 @@ impl Flow {
         tell: impl Fn(u64),
     ) -> Result<(RoundStats, Duration), CommandFailure> {
         let mut session = std::mem::take(&mut self.session);
-        let mut writer = self.lanes.writer(pace);
+        let mut packer = match self.packer.take() {
+            Some(packer) => packer,
+            None => return Err(lane_failed(&self.to, &LaneError::Ended)),
+        };
+        packer.begin(pass == Pass::Round || !self.bounded);
+        let mut writer = self.lanes.writer(pace, packer);
         let processes = processes.to_vec();
         let pages = Arc::new(AtomicU64::new(0));
         let counted = pages.clone();
@@ -211,9 +253,7 @@ impl Flow {
             let mut waited = Duration::ZERO;
             let mut send = |frame: godwit_runtime::memory::Frame| {
                 let count = (frame.end() - frame.address) / godwit_runtime::memory::PAGE;
-                let began = Instant::now();
-                writer.write(frame)?;
-                waited += began.elapsed();
+                waited += writer.write(frame)?;
                 counted.fetch_add(count, Ordering::Relaxed);
                 Ok(())
             };
@@ -224,7 +264,7 @@ impl Flow {
             };
             (session, writer, stats.map(|stats| (stats, waited)))
         });
-        let done: (Session, Writer, std::io::Result<(RoundStats, Duration)>) = loop {
+        let done: (Session, Writer, io::Result<(RoundStats, Duration)>) = loop {
             tokio::select! {
                 done = &mut work => match done {
                     Ok(done) => break done,
@@ -235,22 +275,24 @@ impl Flow {
         };
         let (session, writer, stats) = done;
         self.session = session;
-        self.lanes.count(writer);
+        self.packer = Some(self.lanes.count(writer));
         match stats {
             Ok(stats) => Ok(stats),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // A lane went away; its answer says why.
                 match self.lanes.barrier().await {
                     Err(error) => Err(lane_failed(&self.to, &error)),
                     Ok(()) => Err(lane_failed(&self.to, &LaneError::Ended)),
                 }
             }
-            Err(error) => {
-                let text = format!("memory can't be read: {error}");
-                Err(CommandFailure::new(FailureKind::Internal, text))
-            }
+            Err(error) => Err(unread(&error)),
         }
     }
+}
+
+fn unread(error: &io::Error) -> CommandFailure {
+    let text = format!("memory can't be read: {error}");
+    CommandFailure::new(FailureKind::Internal, text)
 }
 
 fn lane_failed(to: &HostName, error: &LaneError) -> CommandFailure {

@@ -74,7 +74,11 @@ async fn rounds(
     let leaves = (options.mode == MigrationMode::PostCopy).then_some(Leaves {
         max_bandwidth: options.max_bandwidth,
     });
-    let mut flow = Flow::open(host, migration, container, generation, to, address, leaves).await?;
+    let compress = options.compress;
+    let mut flow = Flow::open(
+        host, migration, container, generation, to, address, leaves, compress,
+    )
+    .await?;
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let mut rounds = Vec::new();
     let mut progress = Progress::default();

@@ -7,12 +7,11 @@ use godwit_proto::{
     failure::{chain, failed},
     limits,
     transfer::{
-        MemoryChunk, MemoryMark, PostCopyChunk, PostCopyWord, PushChunk, PushReply, memory_chunk,
-        post_copy_chunk, post_copy_word,
+        PostCopyChunk, PostCopyWord, PushChunk, PushReply, post_copy_chunk, post_copy_word,
         transfer_server::{Transfer, TransferServer},
     },
 };
-use godwit_runtime::{LAYER, checkpoint::Incoming, memory::StoreError, rootfs::diff::Mark};
+use godwit_runtime::{LAYER, checkpoint::Incoming, rootfs::diff::Mark};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, HostName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,10 +21,6 @@ use tracing::{info, warn};
 use super::{
     destination::{self, PushError, Sink},
     doors::{DoorError, Doors, Inside},
-    memory::{
-        MemoryError,
-        receive::{self, ReceiveError},
-    },
     protocol::Passage,
 };
 use crate::{failures, host::Host, ledger::Role, postcopy};
@@ -176,50 +171,6 @@ impl<S: Sinks> Transfer for TransferService<S> {
             Err(failure) => Err(self.refuse(failure)),
         }
     }
-
-    type MemoryStream = ReceiverStream<Result<MemoryMark, Status>>;
-
-    async fn memory(
-        &self,
-        request: Request<Streaming<MemoryChunk>>,
-    ) -> Result<Response<Self::MemoryStream>, Status> {
-        let caller = authz::require(&request, authz::Service::Transfer)?;
-        let mut chunks = request.into_inner();
-        let first = chunks.message().await?.and_then(|message| message.chunk);
-        let Some(memory_chunk::Chunk::Open(opening)) = first else {
-            return Err(Status::invalid_argument(
-                "a lane does not begin with an open",
-            ));
-        };
-        let passage = Passage::of(&opening.open.unwrap_or_default())
-            .map_err(|error| Status::invalid_argument(chain(&error)))?;
-        let arriving = self
-            .doors
-            .memory(&passage, &caller.name)
-            .map_err(|error| self.turn_away(&passage, &caller.name, &error))?;
-        let lane = opening.lane;
-        arriving
-            .join(lane, opening.lanes)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let (marks, replies) = mpsc::channel(4);
-        let host = self.host.clone();
-        tokio::spawn(async move {
-            let received = receive::receive(chunks, arriving, lane, &marks).await;
-            if let Err(error) = received {
-                warn!(
-                    container = passage.container.short(),
-                    migration = %passage.migration,
-                    lane,
-                    error = chain(&error),
-                    "memory did not come to its end"
-                );
-                let status = memory_status(&host, &error);
-                let _ = marks.send(Err(status)).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(replies)))
-    }
-
     type PostCopyStream = ReceiverStream<Result<PostCopyWord, Status>>;
 
     async fn post_copy(
@@ -263,22 +214,6 @@ impl<S: Sinks> Transfer for TransferService<S> {
         });
         Ok(Response::new(ReceiverStream::new(replies)))
     }
-}
-
-fn memory_status(host: &HostName, error: &ReceiveError) -> Status {
-    let text = chain(error);
-    let kind = match error {
-        ReceiveError::Cut | ReceiveError::Broken(_) => return Status::aborted(text),
-        ReceiveError::Order => return Status::invalid_argument(text),
-        ReceiveError::Count { .. } => return Status::data_loss(text),
-        ReceiveError::Memory(MemoryError::Store(StoreError::Frame { .. } | StoreError::Tasks)) => {
-            return Status::invalid_argument(text);
-        }
-        ReceiveError::Memory(MemoryError::Store(StoreError::TooMuch { .. })) => FailureKind::Unfit,
-        ReceiveError::Memory(MemoryError::Store(_)) => FailureKind::Internal,
-        ReceiveError::Memory(_) => FailureKind::WrongState,
-    };
-    failed(failures::on_host(host, CommandFailure::new(kind, text)))
 }
 
 impl<S: Sinks> TransferService<S> {

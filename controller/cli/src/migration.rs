@@ -40,6 +40,7 @@ impl Order {
             max_bandwidth: options.max_bandwidth.unwrap_or(0),
             timeout_ms: options.timeout_ms.unwrap_or(0),
             dry_run,
+            compress: options.compress.to_string(),
         }
     }
 }

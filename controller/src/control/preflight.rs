@@ -51,6 +51,10 @@ fn options(request: &MigrateRequest) -> Result<MigrationOptions, OptionError> {
         max_downtime_ms: given(request.max_downtime_ms).unwrap_or(MAX_DOWNTIME_MS),
         max_bandwidth: given(request.max_bandwidth),
         timeout_ms: given(request.timeout_ms),
+        compress: match request.compress.as_str() {
+            "" => Default::default(),
+            text => text.parse()?,
+        },
     };
     options.check()?;
     Ok(options)

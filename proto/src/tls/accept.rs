@@ -11,7 +11,7 @@ use std::{
 
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::mpsc,
     time::timeout,
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::Identity;
+use super::{Identity, socket};
 use crate::limits;
 
 /// Who is on the other end; every request carries it in its extensions.
@@ -33,8 +33,19 @@ pub struct Peer {
 
 /// An accepted connection.
 pub struct Accepted {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<BufReader<TcpStream>>,
     peer: Peer,
+}
+
+impl Accepted {
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// What both agreed to speak, by its name of ALPN.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
 }
 
 impl Connected for Accepted {
@@ -61,6 +72,18 @@ impl AsyncWrite for Accepted {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,9 +157,7 @@ async fn accept(
     address: SocketAddr,
     cluster: &str,
 ) -> Result<Accepted, String> {
-    stream
-        .set_nodelay(true)
-        .map_err(|error| error.to_string())?;
+    let stream = socket::prepare(stream).map_err(|error| error.to_string())?;
     let stream = acceptor
         .accept(stream)
         .await

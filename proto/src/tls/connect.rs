@@ -4,12 +4,12 @@ use std::{io, sync::Arc};
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use super::{Identity, Role};
+use super::{Identity, Role, socket};
 use crate::limits;
 
 /// Whom to reach.
@@ -23,14 +23,33 @@ pub struct Target {
     pub name: Option<String>,
 }
 
+/// A connection whose peer is known.
+pub type Dialed = TlsStream<BufReader<TcpStream>>;
+
+/// Bytes that TLS encrypts ahead of the socket: a frame of memory goes there in one call.
+const AHEAD: usize = 512 << 10;
+
+// Of both channels the URI is only a label: `dial` reaches the target, and the scheme is `http`
+// because TLS is ours, below tonic.
+
 /// A channel that connects when it is first used and again whenever it broke.
 pub fn channel(config: Arc<ClientConfig>, target: Target) -> Channel {
-    // The URI is only a label: `dial` reaches the target, and the scheme is `http` because TLS
-    // is ours, below tonic.
     endpoint().connect_with_connector_lazy(service_fn(move |_: Uri| {
         let (config, target) = (config.clone(), target.clone());
         async move { dial(config, &target).await.map(TokioIo::new) }
     }))
+}
+
+/// The same, connected already.
+pub async fn connected(
+    config: Arc<ClientConfig>,
+    target: Target,
+) -> Result<Channel, tonic::transport::Error> {
+    let connector = service_fn(move |_: Uri| {
+        let (config, target) = (config.clone(), target.clone());
+        async move { dial(config, &target).await.map(TokioIo::new) }
+    });
+    endpoint().connect_with_connector(connector).await
 }
 
 fn endpoint() -> Endpoint {
@@ -45,12 +64,30 @@ fn endpoint() -> Endpoint {
         .initial_connection_window_size(8 << 20)
 }
 
+/// One connection that speaks something else than gRPC, by its name of ALPN.
+pub async fn dial_as(
+    config: &Arc<ClientConfig>,
+    target: &Target,
+    protocol: &[u8],
+) -> io::Result<Dialed> {
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let mut stream = dial(Arc::new(config), target).await?;
+    let (_, session) = stream.get_mut();
+    if session.alpn_protocol() != Some(protocol) {
+        let (name, at) = (protocol.escape_ascii(), &target.address);
+        return Err(io::Error::other(format!("{at} does not speak {name}")));
+    }
+    session.set_buffer_limit(Some(AHEAD));
+    Ok(stream)
+}
+
 /// One connection, its peer checked.
-pub async fn dial(config: Arc<ClientConfig>, target: &Target) -> io::Result<TlsStream<TcpStream>> {
+pub async fn dial(config: Arc<ClientConfig>, target: &Target) -> io::Result<Dialed> {
     let refuse = |kind, text: String| io::Error::new(kind, text);
     let connect = async {
         let stream = TcpStream::connect(&target.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = socket::prepare(stream)?;
         let name = ServerName::try_from(target.role.dns_name())
             .map_err(|error| refuse(io::ErrorKind::InvalidInput, error.to_string()))?;
         TlsConnector::from(config).connect(name, stream).await

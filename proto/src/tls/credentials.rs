@@ -154,3 +154,10 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 }
+
+/// Also takes connections that are not gRPC, by their name of ALPN.
+pub fn offering(config: &ServerConfig, protocol: &[u8]) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols.push(protocol.to_vec());
+    Arc::new(config)
+}

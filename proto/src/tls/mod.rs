@@ -10,11 +10,12 @@ mod authority;
 mod connect;
 mod credentials;
 mod identity;
+mod socket;
 
-pub use accept::{Peer, incoming, listen};
+pub use accept::{Accepted, Peer, incoming, listen};
 pub use authority::{Authority, AuthorityError};
-pub use connect::{Target, channel, dial};
-pub use credentials::{Credentials, CredentialsError};
+pub use connect::{Dialed, Target, channel, connected, dial, dial_as};
+pub use credentials::{Credentials, CredentialsError, offering};
 pub use identity::{Identity, IdentityError, Role};
 
 /// Chooses the process's cryptography. Every `main` calls it first.

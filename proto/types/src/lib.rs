@@ -37,8 +37,8 @@ pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use precopy::{
-    Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions, OptionError, Progress,
-    ProgressReport, Round,
+    Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
+    OptionError, Progress, ProgressReport, Round,
 };
 pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};

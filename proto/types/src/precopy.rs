@@ -51,6 +51,50 @@ impl fmt::Display for MigrationMode {
     }
 }
 
+/// Whether memory is compressed on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// When it arrives sooner so: the link is the limit, and pages shrink.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+impl Compression {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::On, Self::Off];
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Compression {
+    type Err = OptionError;
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|one| one.as_str() == text).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            OptionError::new("compress", text, format!("one of {names}"))
+        })
+    }
+}
+
 /// Why options were refused; `option` is the one that is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option} `{given}` is not valid: {problem}")]
@@ -92,6 +136,9 @@ pub struct MigrationOptions {
     pub max_bandwidth: Option<u64>,
     /// From the request to the end of pre-copy. None: as long as it takes.
     pub timeout_ms: Option<u64>,
+    /// Left out where it is the default, as it was before there was a choice.
+    #[serde(skip_serializing_if = "Compression::is_auto")]
+    pub compress: Compression,
 }
 
 impl Default for MigrationOptions {
@@ -101,6 +148,7 @@ impl Default for MigrationOptions {
             max_downtime_ms: MAX_DOWNTIME_MS,
             max_bandwidth: None,
             timeout_ms: None,
+            compress: Compression::default(),
         }
     }
 }
@@ -200,6 +248,18 @@ mod tests {
         }
         let error = "sideways".parse::<MigrationMode>().unwrap_err();
         let said = "mode `sideways` is not valid: the modes are auto, precopy, postcopy, stop";
+        assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn compression_is_read_as_it_is_written() {
+        for one in Compression::ALL {
+            assert_eq!(one.to_string().parse(), Ok(one));
+            let json = serde_json::to_string(&one).unwrap();
+            assert_eq!(json, format!("\"{one}\""));
+        }
+        let error = "zstd".parse::<Compression>().unwrap_err();
+        let said = "compress `zstd` is not valid: one of auto, on, off";
         assert_eq!(error.to_string(), said);
     }
 

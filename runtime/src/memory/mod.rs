@@ -15,8 +15,10 @@
 //!
 //! Nothing here knows how frames travel; the agent sends and receives them.
 
+mod buffers;
 mod converge;
 pub mod feed;
+mod fingerprint;
 mod frame;
 mod hidden;
 mod left;
@@ -33,6 +35,7 @@ mod sys;
 mod tracker;
 
 pub use converge::{Forecast, Next, Plan};
+pub use fingerprint::{Fingerprint, difference, fingerprints};
 pub use frame::{Content, FRAME_PAGES, Frame};
 pub use hidden::{Table as HiddenTable, VARIABLE as HIDDEN_VARIABLE};
 pub use left::{Left, Piece};

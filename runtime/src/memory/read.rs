@@ -2,9 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use bytes::BytesMut;
-
-use super::{Content, FRAME_PAGES, Frame, PAGE, maps::Span, sys};
+use super::{FRAME_PAGES, Frame, PAGE, buffers::Buffer, maps::Span, sys};
 
 /// What became of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +26,10 @@ pub struct Found {
 /// Reads at most [`FRAME_PAGES`] pages.
 pub fn read(pid: i32, task: u32, span: Span) -> io::Result<Found> {
     debug_assert!(span.pages() <= FRAME_PAGES as u64);
-    let mut buffer = BytesMut::zeroed((span.end - span.start) as usize);
-    let unread = fill(pid, span.start, &mut buffer)?;
-    let bytes = buffer.freeze();
+    let length = (span.end - span.start) as usize;
+    let mut buffer = Buffer::take();
+    let unread = fill(pid, span.start, &mut buffer.bytes_mut()[..length])?;
+    let bytes = buffer.freeze(length);
     let kinds: Vec<Page> = bytes
         .chunks_exact(PAGE as usize)
         .enumerate()
@@ -47,11 +46,8 @@ pub fn read(pid: i32, task: u32, span: Span) -> io::Result<Found> {
         first += run.len();
         let address = span.start + from as u64;
         if run[0] == Page::Data {
-            found.frames.push(Frame {
-                task,
-                address,
-                content: Content::Pages(bytes.slice(from..to)),
-            });
+            let pages = bytes.slice(from..to);
+            found.frames.push(Frame::pages(task, address, pages));
             continue;
         }
         let rest = Span {
@@ -67,7 +63,7 @@ pub fn read(pid: i32, task: u32, span: Span) -> io::Result<Found> {
 }
 
 /// Fills the buffer; answers which of its pages could not be read.
-fn fill(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
+pub(super) fn fill(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
     let mut unread = Vec::new();
     let mut at = 0;
     while at < buffer.len() {
@@ -89,7 +85,7 @@ fn fill(pid: i32, address: u64, buffer: &mut [u8]) -> io::Result<Vec<usize>> {
     Ok(unread)
 }
 
-fn is_zero(page: &[u8]) -> bool {
+pub(super) fn is_zero(page: &[u8]) -> bool {
     // Most pages that are not zero say so at once.
     page.chunks_exact(64)
         .all(|line| line.iter().fold(0, |any, byte| any | byte) == 0)
@@ -97,6 +93,7 @@ fn is_zero(page: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Content;
     use super::*;
 
     #[test]
@@ -120,9 +117,10 @@ mod tests {
         assert_eq!(at, [(1, 3), (5, 6)]);
         let zero: u64 = found.zero.iter().map(|span| span.pages()).sum();
         assert_eq!(zero, 4);
-        let Content::Pages(bytes) = &found.frames[0].content else {
+        let Content::Pages { bytes, .. } = &found.frames[0].content else {
             panic!("no pages");
         };
+        assert!(found.frames.iter().all(Frame::is_whole));
         assert_eq!(bytes[2 * PAGE as usize - 1], 2);
     }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Content, FRAME_PAGES, Frame, PAGE,
+    Content, Frame, buffers,
+    frame::cells,
     hidden::ended,
     maps::{self, Span},
     pages::PageSet,
@@ -60,6 +61,14 @@ enum Tracking {
     By(Tracker),
     /// Not tried yet.
     None,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.tasks.is_empty() {
+            buffers::forget();
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -325,15 +334,6 @@ impl Task {
     }
 }
 
-/// A span cut where frames end.
-fn cells(span: Span) -> impl Iterator<Item = Span> {
-    let step = FRAME_PAGES as u64 * PAGE;
-    (span.start / step..span.end.div_ceil(step)).map(move |cell| Span {
-        start: span.start.max(cell * step),
-        end: span.end.min((cell + 1) * step),
-    })
-}
-
 pub(super) fn inner_pid(pid: i32) -> io::Result<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
@@ -349,25 +349,4 @@ fn start_time(pid: i32) -> io::Result<u64> {
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn span(start: u64, end: u64) -> Span {
-        Span {
-            start: start * PAGE,
-            end: end * PAGE,
-        }
-    }
-
-    #[test]
-    fn frames_keep_to_their_cells() {
-        let cut: Vec<_> = cells(span(60, 200)).collect();
-        assert_eq!(
-            cut,
-            [span(60, 64), span(64, 128), span(128, 192), span(192, 200)]
-        );
-    }
 }

@@ -25,7 +25,10 @@ use std::{
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use super::{Content, FRAME_PAGES, Frame, PAGE, maps::Span, pager::IndexAt, pages::PageSet};
+use super::{
+    Content, FRAME_PAGES, Fingerprint, Frame, PAGE, frame::cells, maps::Span, pager::IndexAt,
+    pages::PageSet,
+};
 
 /// No user address of any supported machine is above.
 const HIGHEST: u64 = 1 << 56;
@@ -36,10 +39,18 @@ const TASKS: usize = 1 << 15;
 pub enum StoreError {
     #[error("frame of task {task} at {address:#x} is not valid")]
     Frame { task: u32, address: u64 },
+    #[error("memory of task {task} at {address:#x} is not what was read: its hash is another one")]
+    Hash { task: u32, address: u64 },
     #[error("memory of more than {TASKS} tasks")]
     Tasks,
     #[error("memory of task {task} can't be kept")]
     Write {
+        task: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("memory of task {task} can't be read again")]
+    Read {
         task: u32,
         #[source]
         source: io::Error,
@@ -102,11 +113,14 @@ impl Store {
             return Err(invalid);
         }
         match &frame.content {
-            Content::Pages(bytes) => {
+            Content::Pages { bytes, .. } => {
                 let length = bytes.len() as u64;
                 if length == 0 || !length.is_multiple_of(PAGE) || length > FRAME_PAGES as u64 * PAGE
                 {
                     return Err(invalid);
+                }
+                if !frame.is_whole() {
+                    return Err(StoreError::Hash { task, address });
                 }
                 let span = Span {
                     start: address,
@@ -189,6 +203,25 @@ impl Store {
         Ok(made)
     }
 
+    /// What it holds, read again: to be compared with what the source holds.
+    pub fn fingerprints(&self) -> Result<Vec<Fingerprint>, StoreError> {
+        let tasks = self.tasks.lock().expect("no holder panics").clone();
+        let mut found = Vec::new();
+        for (task, kept) in tasks {
+            let spans = kept.has.lock().expect("no holder panics").spans();
+            let mut print = Fingerprint::of(task);
+            for span in spans.into_iter().flat_map(cells) {
+                let mut buffer = vec![0; (span.end - span.start) as usize];
+                kept.file
+                    .read_exact_at(&mut buffer, span.start)
+                    .map_err(|source| StoreError::Read { task, source })?;
+                print.add(span.start, &buffer);
+            }
+            found.extend(print.anything());
+        }
+        Ok(found)
+    }
+
     /// Everything is here: what the pager is told.
     pub fn index(self) -> Result<Index, StoreError> {
         let tasks = self.tasks.into_inner().expect("no holder panics");
@@ -238,25 +271,33 @@ mod tests {
 
     use super::*;
 
-    fn frame(address: u64, content: Content) -> Frame {
+    fn later(address: u64, count: u64) -> Frame {
         Frame {
             task: 1,
             address,
-            content,
+            content: Content::Later(count),
         }
     }
 
-    fn pages(count: u64, byte: u8) -> Content {
-        Content::Pages(Bytes::from(vec![byte; (count * PAGE) as usize]))
+    fn zero(address: u64, count: u64) -> Frame {
+        Frame {
+            task: 1,
+            address,
+            content: Content::Zero(count),
+        }
+    }
+
+    fn pages(address: u64, count: u64, byte: u8) -> Frame {
+        Frame::pages(1, address, vec![byte; (count * PAGE) as usize].into())
     }
 
     #[test]
     fn pages_are_counted_once_and_taken_back() {
         let store = Store::new(1 << 20);
-        store.apply(&frame(0x10000, pages(4, 1))).unwrap();
-        store.apply(&frame(0x12000, pages(4, 2))).unwrap();
+        store.apply(&pages(0x10000, 4, 1)).unwrap();
+        store.apply(&pages(0x12000, 4, 2)).unwrap();
         assert_eq!(store.bytes(), 6 * PAGE);
-        store.apply(&frame(0x11000, Content::Zero(2))).unwrap();
+        store.apply(&zero(0x11000, 2)).unwrap();
         assert_eq!(store.bytes(), 4 * PAGE);
         let mut page = [9; 4096];
         let kept = store.task(1).unwrap();
@@ -270,8 +311,8 @@ mod tests {
     #[test]
     fn what_comes_later_replaces_what_came_and_is_counted() {
         let store = Store::new(8 * PAGE);
-        store.apply(&frame(0x10000, pages(4, 1))).unwrap();
-        store.apply(&frame(0x12000, Content::Later(4))).unwrap();
+        store.apply(&pages(0x10000, 4, 1)).unwrap();
+        store.apply(&later(0x12000, 4)).unwrap();
         assert_eq!(store.bytes(), 6 * PAGE);
         let kept = store.task(1).unwrap();
         assert_eq!(kept.has.lock().unwrap().len(), 2);
@@ -285,24 +326,64 @@ mod tests {
     fn what_a_hostile_source_sends_is_refused() {
         let store = Store::new(8 * PAGE);
         for bad in [
-            frame(0x10001, pages(1, 1)),
-            frame(HIGHEST, pages(1, 1)),
-            frame(0x1000, pages(0, 1)),
-            frame(0x1000, pages(65, 1)),
-            frame(0x1000, Content::Pages(Bytes::from_static(b"short"))),
-            frame(0x1000, Content::Zero(0)),
-            frame(0x1000, Content::Zero(u64::MAX)),
-            frame(0x1000, Content::Zero(u64::MAX / PAGE)),
-            frame(0x1000, Content::Later(0)),
-            frame(0x1000, Content::Later(u64::MAX / PAGE)),
-            frame(0x1000, Content::Later(9)),
+            pages(0x10001, 1, 1),
+            pages(HIGHEST, 1, 1),
+            pages(0x1000, 0, 1),
+            pages(0x1000, 65, 1),
+            Frame::pages(1, 0x1000, Bytes::from_static(b"short")),
+            zero(0x1000, 0),
+            zero(0x1000, u64::MAX),
+            zero(0x1000, u64::MAX / PAGE),
+            later(0x1000, 0),
+            later(0x1000, u64::MAX / PAGE),
+            later(0x1000, 9),
         ] {
             assert!(store.apply(&bad).is_err(), "{:#x}", bad.address);
         }
-        store.apply(&frame(0x1000, pages(8, 1))).unwrap();
+        store.apply(&pages(0x1000, 8, 1)).unwrap();
         assert!(matches!(
-            store.apply(&frame(0x10000, pages(1, 1))),
+            store.apply(&pages(0x10000, 1, 1)),
             Err(StoreError::TooMuch { .. })
         ));
+    }
+
+    #[test]
+    fn a_frame_that_changed_on_its_way_is_not_kept() {
+        let store = Store::new(1 << 20);
+        let mut frame = pages(0x10000, 2, 1);
+        if let Content::Pages { bytes, .. } = &mut frame.content {
+            let mut other = bytes.to_vec();
+            other[5000] ^= 1;
+            *bytes = other.into();
+        }
+        let error = store.apply(&frame).unwrap_err();
+        assert!(matches!(
+            error,
+            StoreError::Hash {
+                task: 1,
+                address: 0x10000
+            }
+        ));
+        assert!(error.to_string().contains("task 1 at 0x10000"), "{error}");
+        assert_eq!(store.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_has_the_fingerprint_of_what_was_read() {
+        let store = Store::new(1 << 20);
+        store.apply(&pages(0x10000, 4, 1)).unwrap();
+        store.apply(&pages(0x7f_0003_f000, 1, 3)).unwrap();
+        store.apply(&pages(0x7f_0004_0000, 1, 0)).unwrap();
+        store.apply(&zero(0x11000, 2)).unwrap();
+        let mut print = Fingerprint::of(1);
+        print.add(0x10000, &[1; 4096]);
+        print.add(0x13000, &[1; 4096]);
+        print.add(0x7f_0003_f000, &[3; 4096]);
+        assert_eq!(print.pages, 3);
+        assert_eq!(store.fingerprints().unwrap(), [print]);
+        // One bit in the file, which no frame brought.
+        let kept = store.task(1).unwrap();
+        kept.file.write_all_at(&[3], 0x13fff).unwrap();
+        assert_ne!(store.fingerprints().unwrap(), [print]);
     }
 }

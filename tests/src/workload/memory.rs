@@ -23,7 +23,7 @@ use std::{process::ExitCode, sync::atomic::Ordering, thread, time::Duration};
 use anyhow::{Result, ensure};
 use family::Family;
 
-use super::term;
+use super::{page, term};
 
 /// What to be.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,6 +42,9 @@ pub struct Options {
     /// MiB that are filled before the first fork: every process has a copy on write of them
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     shared: usize,
+    /// Words of a page that differ; the rest repeats them, so that it compresses
+    #[arg(long, default_value_t = page::WORDS, value_parser = clap::value_parser!(u64).range(1..=page::WORDS))]
+    words: u64,
     /// Forbid every process, by a filter that kills, what could look into another's memory
     #[arg(long)]
     strict: bool,
@@ -64,6 +67,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         options.processes,
         options.shared * 256,
         options.rss * 256,
+        options.words,
         rate,
     )?;
     let stop = term::flag()?;

@@ -2,6 +2,8 @@
 //! can be checked without a copy of it. Used by `memory` and `churn`.
 
 pub const SIZE: usize = 4096;
+/// Of one page.
+pub const WORDS: u64 = SIZE as u64 / 8;
 
 /// One number from several, well mixed: the same inputs always give the same seed.
 pub fn seed(parts: &[u64]) -> u64 {
@@ -12,16 +14,26 @@ pub fn seed(parts: &[u64]) -> u64 {
 
 /// Fills a page. No word of it is zero, and none compresses.
 pub fn fill(page: &mut [u8], seed: u64) {
+    fill_again(page, seed, WORDS);
+}
+
+/// The same, with only so many words that differ, again and again: so it does compress.
+pub fn fill_again(page: &mut [u8], seed: u64, words: u64) {
     for (word, index) in page.chunks_exact_mut(8).zip(0u64..) {
-        word.copy_from_slice(&word_of(seed, index).to_le_bytes());
+        word.copy_from_slice(&word_of(seed, index % words).to_le_bytes());
     }
 }
 
 /// The first word that is not what [`fill`] wrote.
 pub fn wrong_word(page: &[u8], seed: u64) -> Option<usize> {
+    wrong_word_again(page, seed, WORDS)
+}
+
+/// The first word that is not what [`fill_again`] wrote.
+pub fn wrong_word_again(page: &[u8], seed: u64, words: u64) -> Option<usize> {
     page.chunks_exact(8)
         .zip(0u64..)
-        .position(|(word, index)| word != word_of(seed, index).to_le_bytes())
+        .position(|(word, index)| word != word_of(seed, index % words).to_le_bytes())
 }
 
 /// The first word that is not zero.
@@ -74,6 +86,10 @@ mod tests {
         assert_eq!(wrong_word(&page, 8), Some(0));
         page[4095] ^= 1;
         assert_eq!(wrong_word(&page, 7), Some(511));
+        fill_again(&mut page, 7, 8);
+        assert_eq!(page[..64], page[4032..]);
+        assert_eq!(wrong_word_again(&page, 7, 8), None);
+        assert_eq!(wrong_word(&page, 7), Some(8));
         assert_ne!(seed(&[1, 2]), seed(&[2, 1]));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use godwit_runtime::memory::{Frame, Store, StoreError};
+use godwit_runtime::memory::{Fingerprint, Frame, Store, StoreError, difference};
 
 use super::LANES;
 
@@ -18,6 +18,15 @@ pub enum MemoryError {
     Shut,
     #[error("memory is not whole: {closed} of {lanes} lanes came to their end")]
     NotWhole { closed: usize, lanes: u32 },
+    #[error(
+        "memory of task {} is not the source's: {} pages that hash to {:016x} came, and {} that \
+         hash to {:016x} are there",
+        came.task, came.pages, came.hash, there.pages, there.hash
+    )]
+    Differs {
+        came: Fingerprint,
+        there: Fingerprint,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -34,6 +43,8 @@ enum State {
         lanes: u32,
         joined: BTreeSet<u32>,
         closed: BTreeSet<u32>,
+        /// What the source's tasks hold, if it is to be compared.
+        there: Option<Vec<Fingerprint>>,
     },
     /// Taken, or given up.
     Shut,
@@ -48,6 +59,7 @@ impl Arriving {
                 lanes: 0,
                 joined: BTreeSet::new(),
                 closed: BTreeSet::new(),
+                there: None,
             }),
         }
     }
@@ -74,11 +86,43 @@ impl Arriving {
         Ok(store.apply(frame)?)
     }
 
-    /// A lane came to its end, and what it brought was counted.
-    pub fn close(&self, lane: u32) {
+    /// A lane came to its end, and what it brought was counted. The last one is not at its end
+    /// before what came was compared with what any of them said is `there`; that walks all of it.
+    pub fn close(&self, lane: u32, there: Option<Vec<Fingerprint>>) -> Result<(), MemoryError> {
+        let (store, there) = {
+            let mut state = self.state.lock().expect("no holder panics");
+            let State::Open {
+                store,
+                lanes,
+                closed,
+                there: known,
+                ..
+            } = &mut *state
+            else {
+                return Err(MemoryError::Shut);
+            };
+            if there.is_some() {
+                *known = there;
+            }
+            match known {
+                Some(there) if closed.len() + 1 == *lanes as usize => {
+                    (store.clone(), std::mem::take(there))
+                }
+                _ => {
+                    closed.insert(lane);
+                    return Ok(());
+                }
+            }
+        };
+        let came = store.fingerprints()?;
+        if let Some((came, there)) = difference(&came, &there) {
+            return Err(MemoryError::Differs { came, there });
+        }
+        drop(store);
         if let State::Open { closed, .. } = &mut *self.state.lock().expect("no holder panics") {
             closed.insert(lane);
         }
+        Ok(())
     }
 
     /// The store, if memory was to come this way at all. Nothing arrives any more.
@@ -113,8 +157,6 @@ impl Arriving {
 
 #[cfg(test)]
 mod tests {
-    use godwit_runtime::memory::Content;
-
     use super::*;
 
     #[test]
@@ -126,18 +168,35 @@ mod tests {
             assert!(arriving.join(lane, of).is_err(), "{lane} of {of}");
         }
         arriving.join(1, 2).unwrap();
-        let frame = Frame {
-            task: 1,
-            address: 0x10000,
-            content: Content::Pages(vec![1; 4096].into()),
-        };
+        let frame = Frame::pages(1, 0x10000, vec![1; 4096].into());
         arriving.apply(&frame).unwrap();
-        arriving.close(0);
+        arriving.close(0, None).unwrap();
         assert!(matches!(arriving.take(), Err(MemoryError::NotWhole { .. })));
-        arriving.close(1);
+        arriving.close(1, None).unwrap();
         assert_eq!(arriving.take().unwrap().unwrap().bytes(), 4096);
         assert!(matches!(arriving.apply(&frame), Err(MemoryError::Shut)));
         assert!(arriving.take().is_err() && arriving.join(0, 2).is_err());
+    }
+
+    #[test]
+    fn memory_that_is_not_the_sources_is_not_whole() {
+        let page = [7; 4096];
+        let mut there = Fingerprint::of(1);
+        there.add(0x10000, &page);
+        for (address, equal) in [(0x10000, true), (0x11000, false)] {
+            let arriving = Arriving::new(1 << 20);
+            arriving.join(0, 2).unwrap();
+            arriving.join(1, 2).unwrap();
+            let frame = Frame::pages(1, address, page.to_vec().into());
+            arriving.apply(&frame).unwrap();
+            arriving.close(1, Some(vec![there])).unwrap();
+            let closed = arriving.close(0, None);
+            assert_eq!(closed.is_ok(), equal);
+            assert_eq!(arriving.take().is_ok(), equal);
+            if let Err(error) = closed {
+                assert!(error.to_string().contains("task 1"), "{error}");
+            }
+        }
     }
 
     #[test]

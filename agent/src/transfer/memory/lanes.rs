@@ -1,34 +1,48 @@
 //! The lanes of a source: opened before the first round, closed in the freeze.
 
 use std::{
-    io, thread,
+    io,
+    pin::pin,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use godwit_proto::{
-    failure::{Problem, problem},
-    limits,
-    transfer::{
-        MemoryChunk, MemoryClose, MemoryMark, MemoryOpen, MemoryPages, MemorySpan, MemoryZero,
-        memory_chunk::Chunk, transfer_client::TransferClient,
-    },
+    tls::{self, Target},
+    transfer::{MemoryClose, MemoryFingerprint, MemoryFingerprints, MemoryOpen},
 };
-use godwit_runtime::memory::{Content, Frame};
-use godwit_types::FailureKind;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use godwit_runtime::memory::{Content, Fingerprint, Frame};
+use godwit_types::{CommandFailure, FailureKind};
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 
-use super::super::protocol::{Passage, said};
+use super::{
+    super::protocol::Passage,
+    compress::Packer,
+    wire::{self, Kind, PROTOCOL, Reader, Record, WireError},
+};
 
 /// Frames that wait for a lane's connection.
 const AHEAD: usize = 16;
+/// A destination that ends a lane has said why, or will soon.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
-    /// Only the message: a status prints its metadata too.
-    #[error("{}", said(.0))]
-    Peer(Box<Status>),
+    #[error("no connection")]
+    Dial(#[source] io::Error),
+    /// What the destination says.
+    #[error(transparent)]
+    Refused(CommandFailure),
+    #[error("the connection broke")]
+    Broken(#[from] WireError),
     #[error("the destination ended a lane")]
     Ended,
 }
@@ -36,102 +50,106 @@ pub enum LaneError {
 impl LaneError {
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Peer(status) => match problem(status) {
-                Some(Problem::Failed(failure)) => failure.kind,
-                Some(Problem::Refused(_)) | None => FailureKind::Peer,
-            },
-            Self::Ended => FailureKind::Peer,
+            Self::Refused(failure) => failure.kind,
+            Self::Dial(_) | Self::Broken(_) | Self::Ended => FailureKind::Peer,
         }
     }
 }
 
 /// Dropped, the destination forgets what came.
 pub struct Lanes {
-    /// The connection of the first.
-    channel: Channel,
     lanes: Vec<Lane>,
-    marks: u64,
+    /// They end with this.
+    _carriers: JoinSet<()>,
 }
 
 struct Lane {
-    chunks: mpsc::Sender<MemoryChunk>,
-    marks: Streaming<MemoryMark>,
+    records: mpsc::Sender<Record>,
+    answers: mpsc::Receiver<Result<(), LaneError>>,
     frames: u64,
     bytes: u64,
 }
 
 impl Lanes {
-    /// One lane a channel.
-    pub async fn open(channels: Vec<Channel>, passage: &Passage) -> Result<Self, LaneError> {
-        let count = channels.len() as u32;
-        let channel = channels.first().cloned().ok_or(LaneError::Ended)?;
-        let opened = (0..).zip(channels).map(|(lane, channel)| async move {
-            let (chunks, receiver) = mpsc::channel(AHEAD);
+    /// So many, each on a connection of its own.
+    pub async fn open(
+        tls: &Arc<ClientConfig>,
+        target: &Target,
+        count: u32,
+        passage: &Passage,
+    ) -> Result<Self, LaneError> {
+        let opened = (0..count).map(|lane| async move {
+            let mut stream = tls::dial_as(tls, target, PROTOCOL)
+                .await
+                .map_err(LaneError::Dial)?;
             let open = MemoryOpen {
                 open: Some(passage.opening()),
                 lane,
                 lanes: count,
             };
-            let first = chunks.send(chunk(Chunk::Open(open))).await;
-            first.map_err(|_| LaneError::Ended)?;
-            let marks = TransferClient::new(channel)
-                .max_decoding_message_size(limits::MESSAGE)
-                .memory(ReceiverStream::new(receiver))
-                .await
-                .map_err(|status| LaneError::Peer(Box::new(status)))?
-                .into_inner();
-            Ok(Lane {
-                chunks,
-                marks,
+            let broken = |error| LaneError::Broken(WireError::Broken(error));
+            let open = Record::message(Kind::Open, &open);
+            wire::write(&mut stream, &open).await.map_err(broken)?;
+            stream.flush().await.map_err(broken)?;
+            let mut reader = Reader::default();
+            answer(&mut reader, &mut stream).await?;
+            Ok::<_, LaneError>((stream, reader))
+        });
+        let mut carriers = JoinSet::new();
+        let mut lanes = Vec::new();
+        for (stream, reader) in futures::future::try_join_all(opened).await? {
+            let (records, waiting) = mpsc::channel(AHEAD);
+            let (answered, answers) = mpsc::channel(1);
+            carriers.spawn(carry(stream, reader, waiting, answered));
+            lanes.push(Lane {
+                records,
+                answers,
                 frames: 0,
                 bytes: 0,
-            })
-        });
-        let lanes = futures::future::try_join_all(opened).await?;
+            });
+        }
         Ok(Self {
-            channel,
             lanes,
-            marks: 0,
+            _carriers: carriers,
         })
     }
 
-    /// A connection that stands already: in the freeze there is no time to make one.
-    pub fn channel(&self) -> Channel {
-        self.channel.clone()
-    }
-
     /// Where a thread writes frames to.
-    pub fn writer(&self, pace: Pace) -> Writer {
+    pub fn writer(&self, pace: Pace, packer: Packer) -> Writer {
+        let records = self.lanes.iter().map(|lane| lane.records.clone());
         Writer {
-            lanes: self.lanes.iter().map(|lane| lane.chunks.clone()).collect(),
+            lanes: records.collect(),
             counts: vec![(0, 0); self.lanes.len()],
             pace,
+            packer,
         }
     }
 
-    /// Counts what a writer wrote.
-    pub fn count(&mut self, writer: Writer) {
+    /// Counts what a writer wrote. Answers its packer.
+    pub fn count(&mut self, writer: Writer) -> Packer {
         for (lane, (frames, bytes)) in self.lanes.iter_mut().zip(writer.counts) {
             lane.frames += frames;
             lane.bytes += bytes;
         }
+        writer.packer
     }
 
     /// Waits until everything that was written is in place.
     pub async fn barrier(&mut self) -> Result<(), LaneError> {
-        self.marks += 1;
-        let number = self.marks;
-        self.all(|_| Chunk::Mark(MemoryMark { number })).await
+        self.all(|_, _| Record::bare(Kind::Mark)).await
     }
 
-    /// The end. Answers the bytes that came over, in all.
-    pub async fn close(mut self) -> Result<u64, LaneError> {
+    /// The end. `there`: what the tasks hold, for the destination to compare with what came.
+    /// Answers the bytes that came over, in all.
+    pub async fn close(mut self, there: Option<&[Fingerprint]>) -> Result<u64, LaneError> {
         let bytes = self.bytes();
-        self.all(|lane| {
-            Chunk::Close(MemoryClose {
+        self.all(|number, lane| {
+            let close = MemoryClose {
                 frames: lane.frames,
                 bytes: lane.bytes,
-            })
+                fingerprints: there.filter(|_| number == 0).map(fingerprints),
+            };
+            Record::message(Kind::Close, &close)
         })
         .await?;
         Ok(bytes)
@@ -142,74 +160,114 @@ impl Lanes {
     }
 
     /// Sends on every lane, and waits for every answer.
-    async fn all(&mut self, make: impl Fn(&Lane) -> Chunk) -> Result<(), LaneError> {
-        let asked = self.lanes.iter_mut().map(|lane| {
-            let message = chunk(make(lane));
+    async fn all(&mut self, make: impl Fn(usize, &Lane) -> Record) -> Result<(), LaneError> {
+        let asked = self.lanes.iter_mut().enumerate().map(|(number, lane)| {
+            let record = make(number, lane);
             async move {
                 // Not taken: the answer says why.
-                let _ = lane.chunks.send(message).await;
-                match lane.marks.message().await {
-                    Ok(Some(_)) => Ok(()),
-                    Ok(None) => Err(LaneError::Ended),
-                    Err(status) => Err(LaneError::Peer(Box::new(status))),
-                }
+                let _ = lane.records.send(record).await;
+                lane.answers.recv().await.unwrap_or(Err(LaneError::Ended))
             }
         });
         futures::future::try_join_all(asked).await.map(drop)
     }
 }
 
-fn chunk(chunk: Chunk) -> MemoryChunk {
-    MemoryChunk { chunk: Some(chunk) }
+fn fingerprints(prints: &[Fingerprint]) -> MemoryFingerprints {
+    let tasks = prints.iter().map(|print| MemoryFingerprint {
+        task: print.task,
+        pages: print.pages,
+        hash: print.hash,
+    });
+    MemoryFingerprints {
+        tasks: tasks.collect(),
+    }
+}
+
+/// The next answer, when it is that all is well.
+async fn answer(reader: &mut Reader, from: &mut (impl AsyncRead + Unpin)) -> Result<(), LaneError> {
+    let record = reader.read(from).await?.ok_or(LaneError::Ended)?;
+    match record.kind {
+        Kind::Done => Ok(()),
+        Kind::Failed => Err(record
+            .failure()
+            .map_or(LaneError::Ended, LaneError::Refused)),
+        _ => Err(LaneError::Ended),
+    }
+}
+
+/// One lane, until nobody gives it records any more or it breaks.
+async fn carry(
+    stream: impl AsyncRead + AsyncWrite,
+    mut reader: Reader,
+    mut records: mpsc::Receiver<Record>,
+    answers: mpsc::Sender<Result<(), LaneError>>,
+) {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let listen = async {
+        loop {
+            if let Err(error) = answer(&mut reader, &mut from).await {
+                return error;
+            }
+            // Nobody waits for it.
+            let _ = answers.send(Ok(())).await;
+        }
+    };
+    let send = async {
+        while let Some(record) = records.recv().await {
+            wire::write(&mut to, &record).await?;
+            if records.is_empty() {
+                to.flush().await?;
+            }
+        }
+        Ok(())
+    };
+    let mut listen = pin!(listen);
+    let error = tokio::select! {
+        error = &mut listen => error,
+        sent = send => match sent {
+            Ok(()) => return,
+            Err(error) => match timeout(LAST_WORD, listen).await {
+                Ok(why) => why,
+                Err(_) => LaneError::Broken(WireError::Broken(error)),
+            }
+        },
+    };
+    // From now on a writer finds its lane gone.
+    drop(records);
+    let _ = answers.send(Err(error)).await;
 }
 
 /// Writes frames to their lanes, from a thread that may wait.
 pub struct Writer {
-    lanes: Vec<mpsc::Sender<MemoryChunk>>,
+    lanes: Vec<mpsc::Sender<Record>>,
     counts: Vec<(u64, u64)>,
     pace: Pace,
+    packer: Packer,
 }
 
 impl Writer {
     /// An error: the lane is gone, and its answer says why.
-    pub fn write(&mut self, frame: Frame) -> io::Result<()> {
+    /// Answers for how long it had to wait.
+    pub fn write(&mut self, frame: Frame) -> io::Result<Duration> {
         let at = (frame.cell() % self.lanes.len() as u64) as usize;
-        let Frame { task, address, .. } = frame;
-        let (message, bytes) = match frame.content {
-            Content::Pages(data) => {
-                let bytes = data.len() as u64;
-                let pages = MemoryPages {
-                    task,
-                    address,
-                    data,
-                };
-                (Chunk::Pages(pages), bytes)
-            }
-            Content::Zero(pages) => {
-                let zero = MemoryZero {
-                    task,
-                    address,
-                    pages,
-                };
-                (Chunk::Zero(zero), 0)
-            }
-            Content::Later(pages) => {
-                let later = MemorySpan {
-                    task,
-                    address,
-                    pages,
-                };
-                (Chunk::Later(later), 0)
-            }
+        let (pages, packed) = match &frame.content {
+            Content::Pages { bytes, .. } => (bytes.clone(), self.packer.pack(bytes)?),
+            Content::Zero(_) | Content::Later(_) => (Bytes::new(), None),
         };
-        self.pace.keep(bytes);
+        let record = Record::frame(frame, packed);
+        let bytes = record.body.len();
+        let began = Instant::now();
+        self.pace.keep(bytes as u64);
         self.lanes[at]
-            .blocking_send(chunk(message))
+            .blocking_send(record)
             .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let waited = began.elapsed();
+        self.packer.sent(&pages, bytes, waited)?;
         let (frames, sent) = &mut self.counts[at];
         *frames += 1;
-        *sent += bytes;
-        Ok(())
+        *sent += bytes as u64;
+        Ok(waited)
     }
 }
 

@@ -8,15 +8,20 @@
 //!                                                  stage takes the store, if every lane closed
 //! ```
 //!
-//! A lane is a call on a connection of its own, so that encryption is no bottleneck of one core.
+//! A lane is a connection of its own, so that encryption is no bottleneck of one core; it is no
+//! gRPC, which copies every byte four times more ([ADR 4](../../../../docs/adr)).
 //! A frame's cell chooses its lane, so that frames of the same page stay in order. A mark is
 //! answered once everything before it is in place: only then is a round over.
 
+pub mod accept;
 pub mod arriving;
+pub mod compress;
 pub mod lanes;
 pub mod receive;
+pub mod wire;
 
 pub use arriving::{Arriving, MemoryError};
+pub use compress::Packer;
 pub use lanes::{LaneError, Lanes, Pace, Writer};
 
 /// Lanes at the most.

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use godwit_proto::transfer::{MemoryChunk, MemoryMark, memory_chunk::Chunk};
-use godwit_runtime::memory::{Content, Frame};
-use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use godwit_proto::transfer::{MemoryClose, MemoryFingerprints};
+use godwit_runtime::memory::Fingerprint;
+use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{Arriving, MemoryError};
+use super::{
+    Arriving, MemoryError,
+    compress::Unpacker,
+    wire::{self, Kind, Reader, Record, WireError},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     #[error("lane broke off before its end")]
     Cut,
-    #[error("lane broke off: {}", .0.message())]
-    Broken(Box<Status>),
     #[error("lane brought something that is not expected there")]
     Order,
     #[error(
@@ -27,49 +29,31 @@ pub enum ReceiveError {
         said_bytes: u64,
     },
     #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
 /// Until the lane's end. Answers the bytes that came.
 pub async fn receive(
-    mut chunks: Streaming<MemoryChunk>,
-    arriving: Arc<Arriving>,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    reader: &mut Reader,
+    arriving: &Arc<Arriving>,
     lane: u32,
-    marks: &mpsc::Sender<Result<MemoryMark, Status>>,
 ) -> Result<u64, ReceiveError> {
-    let (mut frames, mut bytes, mut last) = (0, 0, 0);
+    let (mut frames, mut bytes) = (0, 0);
+    let mut unpacker = Unpacker::new().map_err(WireError::Packed)?;
     loop {
-        let message = chunks
-            .message()
-            .await
-            .map_err(|status| ReceiveError::Broken(Box::new(status)))?;
-        let chunk = message.and_then(|message| message.chunk);
-        let frame = match chunk.ok_or(ReceiveError::Cut)? {
-            Chunk::Pages(pages) => {
-                bytes += pages.data.len() as u64;
-                Frame {
-                    task: pages.task,
-                    address: pages.address,
-                    content: Content::Pages(pages.data),
-                }
+        let record = reader.read(stream).await?.ok_or(ReceiveError::Cut)?;
+        match record.kind {
+            Kind::Pages | Kind::Zero | Kind::Later => {
+                frames += 1;
+                bytes += record.body.len() as u64;
+                arriving.apply(&record.into_frame(&mut unpacker)?)?;
             }
-            Chunk::Zero(zero) => Frame {
-                task: zero.task,
-                address: zero.address,
-                content: Content::Zero(zero.pages),
-            },
-            Chunk::Later(later) => Frame {
-                task: later.task,
-                address: later.address,
-                content: Content::Later(later.pages),
-            },
-            Chunk::Mark(mark) => {
-                last = mark.number;
-                // The source is gone: the next message says so.
-                let _ = marks.send(Ok(mark)).await;
-                continue;
-            }
-            Chunk::Close(close) => {
+            Kind::Mark => done(stream).await?,
+            Kind::Close => {
+                let close = MemoryClose::decode(record.body).map_err(WireError::from)?;
                 if (close.frames, close.bytes) != (frames, bytes) {
                     return Err(ReceiveError::Count {
                         frames,
@@ -78,14 +62,31 @@ pub async fn receive(
                         said_bytes: close.bytes,
                     });
                 }
-                arriving.close(lane);
-                let number = last + 1;
-                let _ = marks.send(Ok(MemoryMark { number })).await;
+                let there = close.fingerprints.map(read);
+                let ending = arriving.clone();
+                // Comparing takes its time.
+                tokio::task::spawn_blocking(move || ending.close(lane, there))
+                    .await
+                    .expect("the end of a lane does not panic")?;
+                done(stream).await?;
                 return Ok(bytes);
             }
-            Chunk::Open(_) => return Err(ReceiveError::Order),
-        };
-        arriving.apply(&frame)?;
-        frames += 1;
+            Kind::Open | Kind::Done | Kind::Failed => return Err(ReceiveError::Order),
+        }
     }
+}
+
+/// Answers that all is well so far.
+pub async fn done(stream: &mut (impl AsyncWrite + Unpin)) -> Result<(), WireError> {
+    wire::write(stream, &Record::bare(Kind::Done)).await?;
+    Ok(stream.flush().await?)
+}
+
+fn read(prints: MemoryFingerprints) -> Vec<Fingerprint> {
+    let tasks = prints.tasks.into_iter().map(|print| Fingerprint {
+        task: print.task,
+        pages: print.pages,
+        hash: print.hash,
+    });
+    tasks.collect()
 }

@@ -9,8 +9,8 @@ use godwit_cli::{
     migration::{Order, begin, estimate, migrate},
 };
 use godwit_types::{
-    ByteSize, CommandFailure, Estimate, MigrationMode, MigrationOptions, MigrationView, Millis,
-    Phase,
+    ByteSize, CommandFailure, Compression, Estimate, MigrationMode, MigrationOptions,
+    MigrationView, Millis, Phase,
 };
 
 use crate::{
@@ -38,6 +38,9 @@ pub struct Args {
     /// Most bytes a second from host to host, as in 100M [default: no limit]
     #[arg(long, value_name = "SIZE")]
     max_bandwidth: Option<ByteSize>,
+    /// Compress memory on its way: `auto` does when it arrives sooner so
+    #[arg(long, value_parser = compressions(), default_value_t = Compression::Auto)]
+    compress: Compression,
     /// Give up when the container is not ready for its freeze by then, as in 5m [default: no
     /// limit]
     #[arg(long, value_name = "TIME")]
@@ -56,6 +59,11 @@ fn modes() -> impl TypedValueParser<Value = MigrationMode> {
         .try_map(|name| name.parse::<MigrationMode>())
 }
 
+fn compressions() -> impl TypedValueParser<Value = Compression> {
+    PossibleValuesParser::new(Compression::ALL.map(Compression::as_str))
+        .try_map(|name| name.parse::<Compression>())
+}
+
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let order = Order {
         options: MigrationOptions {
@@ -63,6 +71,7 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
             max_downtime_ms: args.max_downtime.0,
             max_bandwidth: args.max_bandwidth.map(|bytes| bytes.0),
             timeout_ms: args.timeout.map(|timeout| timeout.0),
+            compress: args.compress,
         },
         container: args.container,
         to: args.to,

@@ -188,7 +188,7 @@ async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
     let member = Member::start().await;
     member.script().migrate = vec![Ok(migration(Phase::Pending))];
     let line = "migrate redis --to h2 --mode precopy --max-downtime 1.5s --max-bandwidth 100M \
-                --timeout 5m --detach";
+                --timeout 5m --compress on --detach";
     let ran = member.godwit(&words(line)).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "0101010101010101\n"));
     let expected = MigrateRequest {
@@ -199,10 +199,12 @@ async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
         max_bandwidth: 100 << 20,
         timeout_ms: 300_000,
         dry_run: false,
+        compress: "on".into(),
     };
     assert_eq!(member.script().asked.take(), Some(expected));
     for (options, said) in [
         ("--mode sideways", "invalid value 'sideways'"),
+        ("--compress zstd", "invalid value 'zstd'"),
         ("--max-downtime 300", "time `300` is not valid"),
         ("--max-downtime 0ms", "max-downtime `0ms` is not valid"),
         ("--max-downtime 2h", "max-downtime `7200000ms` is not valid"),

@@ -114,11 +114,52 @@ impl Scan {
                     written: raw.categories & WRITTEN != 0,
                 });
             }
-            if argument.walk_end <= start {
+            // The kernel fills a vector of its own, of 512, over and over, and where it stopped for
+            // that is what it tells at the end, unless ours is full.
+            let told = &self.vector[..count as usize];
+            let last = told.last().map_or(0, |raw| raw.end);
+            if told.len() < self.vector.len() {
+                return Ok(());
+            }
+            let next = argument.walk_end.max(last);
+            if next <= start {
                 return Err(io::Error::other("pagemap scan makes no progress"));
             }
-            start = argument.walk_end;
+            start = next;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::PAGE;
+
+    #[test]
+    fn each_page_is_told_once_however_many_regions_there_are() {
+        for regions in [100, 700, VECTOR as u64, VECTOR as u64 + 700] {
+            let length = 2 * regions * PAGE;
+            let mut memory = vec![0u8; (length + PAGE) as usize];
+            let start = (memory.as_ptr() as u64).next_multiple_of(PAGE);
+            // SAFETY: the range is of this buffer, and the advice changes no content.
+            unsafe {
+                libc::madvise(start as *mut _, length as usize, libc::MADV_NOHUGEPAGE);
+            }
+            let skip = (start - memory.as_ptr() as u64) as usize;
+            for region in 0..regions {
+                memory[skip + (2 * region * PAGE) as usize] = 1;
+            }
+            let span = Span {
+                start,
+                end: start + length - PAGE,
+            };
+            let mut found = Vec::new();
+            let mut scan = Scan::open(std::process::id() as i32).unwrap();
+            scan.populated(span, Kind::Look, &mut found).unwrap();
+            let told: Vec<u64> = found.iter().map(|region| region.span.start).collect();
+            let there: Vec<u64> = (0..regions).map(|at| start + 2 * at * PAGE).collect();
+            assert!(told == there, "{} of {regions} regions", told.len());
+        }
     }
 }

@@ -22,10 +22,16 @@ pub struct Family {
 impl Family {
     /// Returns in the first process alone, when every page of every process is filled: those that
     /// all have from before the first fork, and those of its own.
-    pub fn start(processes: usize, shared: usize, pages: usize, rate: u64) -> Result<Self> {
+    pub fn start(
+        processes: usize,
+        shared: usize,
+        pages: usize,
+        words: u64,
+        rate: u64,
+    ) -> Result<Self> {
         let mut before = Vec::new();
         if shared > 0 {
-            before.push(Region::fill(processes, shared)?);
+            before.push(Region::fill(processes, shared, words)?);
         }
         let pairs: io::Result<Vec<_>> = (1..processes).map(|_| UnixStream::pair()).collect();
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs?.into_iter().unzip();
@@ -35,7 +41,7 @@ impl Family {
             for region in &regions {
                 region.belongs_to(me);
             }
-            regions.push(Region::fill(me, pages)?);
+            regions.push(Region::fill(me, pages, words)?);
             Ok(regions)
         };
         if let Some(first) = me.checked_sub(1).and_then(|at| theirs.into_iter().nth(at)) {

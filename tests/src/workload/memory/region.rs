@@ -26,16 +26,19 @@ struct Pages {
     memory: MmapMut,
     /// Who wrote each page last, and how often it was written.
     versions: Vec<(usize, u32)>,
+    /// Of a page, that differ.
+    words: u64,
     paused: bool,
 }
 
 impl Region {
-    /// Anonymous private memory, every page filled.
-    pub fn fill(process: usize, pages: usize) -> Result<Self> {
+    /// Anonymous private memory, every page filled with so many words that differ.
+    pub fn fill(process: usize, pages: usize, words: u64) -> Result<Self> {
         let mut pages = Pages {
             process,
             memory: MmapMut::map_anon(pages * SIZE)?,
             versions: vec![(process, 0); pages],
+            words,
             paused: false,
         };
         for page in 0..pages.versions.len() {
@@ -90,7 +93,8 @@ impl Region {
     pub fn verify(&self) -> Result<usize, usize> {
         let pages = self.lock();
         for page in 0..pages.versions.len() {
-            if page::wrong_word(pages.page(page), pages.seed(page)).is_some() {
+            let (found, seed) = (pages.page(page), pages.seed(page));
+            if page::wrong_word_again(found, seed, pages.words).is_some() {
                 return Err(page);
             }
         }
@@ -120,8 +124,8 @@ impl Pages {
     fn write(&mut self, page: usize) {
         let (_, version) = self.versions[page];
         self.versions[page] = (self.process, version.wrapping_add(1));
-        let seed = self.seed(page);
-        page::fill(&mut self.memory[page * SIZE..][..SIZE], seed);
+        let (seed, words) = (self.seed(page), self.words);
+        page::fill_again(&mut self.memory[page * SIZE..][..SIZE], seed, words);
     }
 }
 
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_page_that_changed_by_itself_is_named() {
-        let region = Region::fill(3, 10).unwrap();
+        let region = Region::fill(3, 10, page::WORDS).unwrap();
         assert_eq!(region.verify(), Ok(10));
         let hash = region.hash();
         region.lock().memory[7 * SIZE + 100] ^= 1;

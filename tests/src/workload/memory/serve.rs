@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{family::Family, region::Region};
+use crate::workload::page;
 
 /// Pages at a time, where memory is taken without an end.
 const GROWTH: usize = 1024;
@@ -68,6 +69,6 @@ fn again() -> io::Error {
 fn grow() -> Result<()> {
     let mut all = Vec::new();
     loop {
-        all.push(Region::fill(all.len(), GROWTH)?);
+        all.push(Region::fill(all.len(), GROWTH, page::WORDS)?);
     }
 }
