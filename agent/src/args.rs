@@ -74,7 +74,7 @@ pub struct Args {
     )]
     tracking: Wanted,
     /// Compare all memory of a container that leaves with what came to the other host, while it is
-    /// frozen; a difference ends the migration. About 1 s a GiB
+    /// frozen; a difference ends the migration. The freeze then grows with memory
     #[arg(long, env = "GODWIT_VERIFY_MEMORY")]
     verify_memory: bool,
 }

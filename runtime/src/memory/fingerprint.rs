@@ -2,7 +2,7 @@
 //! freeze, when somebody asks for it.
 //!
 //! The source's is made from the memory of its stopped tasks, not from what was sent; so it finds
-//! what tracking missed. It walks all memory, about 0.5 s a GiB.
+//! what tracking missed. It walks all memory.
 
 use std::{collections::BTreeMap, io};
 

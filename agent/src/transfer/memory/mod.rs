@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A lane is a connection of its own, so that encryption is no bottleneck of one core; it is no
-//! gRPC, which copies every byte four times more ([ADR 4](../../../../docs/adr)).
+//! gRPC (`docs/adr/0004-memory-goes-over-lanes-of-its-own.md`).
 //! A frame's cell chooses its lane, so that frames of the same page stay in order. A mark is
 //! answered once everything before it is in place: only then is a round over.
 
