@@ -107,6 +107,7 @@ fn discard(by: u8) -> Verb {
     Verb::Discard {
         migration: migration(by),
         container: id(),
+        generation: None,
     }
 }
 

@@ -62,8 +62,12 @@ pub fn network_view(network: &Network) -> NetworkView {
     }
 }
 
-/// `progress`: what its source said last, if it is still at it.
-pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> MigrationView {
+/// `progress`: what its source said last, if it is still at it. `awaits`: what the leader waits for.
+pub fn migration_view(
+    migration: &Migration,
+    progress: Option<Progress>,
+    awaits: Option<String>,
+) -> MigrationView {
     MigrationView {
         id: migration.id.clone(),
         container: migration.container.clone(),
@@ -73,6 +77,8 @@ pub fn migration_view(migration: &Migration, progress: Option<Progress>) -> Migr
         phase: migration.phase,
         error: migration.error.clone(),
         failure: migration.failure,
+        recovered: migration.recovered.is_some(),
+        awaits,
         options: migration.options.clone(),
         started_ms: migration.started_ms,
         rounds: migration.rounds.clone(),

@@ -17,6 +17,8 @@ mod migration;
 mod networks;
 mod progress;
 mod reconcile;
+mod recovery;
+mod waits;
 pub mod sessions;
 
 use std::{
@@ -35,6 +37,7 @@ use crate::{
     scope::{self, Owner, Scope},
 };
 use progress::Progresses;
+use waits::Waits;
 pub use reconcile::{Job, JobError, Jobs};
 use sessions::Sessions;
 
@@ -46,6 +49,7 @@ pub struct Leader {
     pub raft: Arc<Raft>,
     pub sessions: Sessions,
     pub progress: Progresses,
+    pub waits: Waits,
     pub jobs: Jobs,
     pub scope: Scope,
     owner: Owner,
@@ -61,6 +65,7 @@ impl Leader {
             raft,
             sessions: Sessions::new(),
             progress: Progresses::default(),
+            waits: Waits::default(),
             jobs: Jobs::default(),
             scope: scope.clone(),
             owner,
