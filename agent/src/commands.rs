@@ -12,7 +12,7 @@ use godwit_types::{
 };
 
 use crate::{
-    failures,
+    delay, failures,
     host::Host,
     ledger::Answer,
     postcopy::Tail,
@@ -150,6 +150,7 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         }
         Verb::Resume { container, .. } => {
             host.doors.close(container).await;
+            delay::before_resume().await;
             match runtime.resume(container).await {
                 Ok((pid, steps)) => Ok(Outcome::Resumed { pid, steps }),
                 Err(error) if runtime.never_resumed(container).await => {

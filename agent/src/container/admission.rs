@@ -194,7 +194,8 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             Role::Owner {
                 generation: own, ..
             } if own == generation => match known {
-                Some(InstanceState::Exited { .. }) => Admission::Already(Outcome::Resumed {
+                // Also one that was lost since: it has run, and the source's copy is of the past.
+                Some(InstanceState::Exited { .. } | InstanceState::Lost { .. }) => Admission::Already(Outcome::Resumed {
                     pid: 0,
                     steps: Vec::new(),
                 }),

@@ -119,6 +119,18 @@ pub fn take_back(id: u8) -> Command {
     }
 }
 
+/// The end of a recovery that did not reach the destination.
+pub fn uncleared(id: u8) -> Command {
+    Command::Advance {
+        migration: migration(id),
+        to: Phase::Aborted,
+        record: Record {
+            uncleared: true,
+            ..Record::default()
+        },
+    }
+}
+
 pub fn abort(id: u8, error: &str) -> Command {
     Command::Abort {
         migration: migration(id),
