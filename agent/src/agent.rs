@@ -223,7 +223,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
                 continue;
             }
         };
-        // One that was restored, or was about to be, gets nothing more.
+        // One that was restored, or was about to be, gets nothing more; nor does one that is lost.
         if let Holding::Incoming {
             generation,
             migration,
@@ -231,6 +231,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
             ..
         } = &record.role
             && !record.succeeded("stage", migration)
+            && matches!(state, Some(InstanceState::Staged { .. }))
         {
             let (migration, generation) = (migration.clone(), *generation);
             host.doors.open(

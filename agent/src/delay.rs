@@ -7,7 +7,9 @@ use std::time::Duration;
 const RESUME: &str = "GODWIT_TEST_RESUME_DELAY_MS";
 
 pub async fn before_resume() {
-    let millis = std::env::var(RESUME).ok().and_then(|text| text.parse().ok());
+    let millis = std::env::var(RESUME)
+        .ok()
+        .and_then(|text| text.parse().ok());
     if let Some(millis) = millis {
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }

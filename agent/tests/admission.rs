@@ -548,7 +548,10 @@ fn a_newer_owner_ends_what_runs_here_and_an_older_word_does_not() {
     );
     assert_eq!(host.refused(discard(1)), FailureKind::WrongState);
     host.done(fenced(1, 3), Ok(Outcome::Done));
-    assert_eq!((host.record.generation(), host.known.as_ref()), (None, None));
+    assert_eq!(
+        (host.record.generation(), host.known.as_ref()),
+        (None, None)
+    );
     assert_eq!(host.refused(resume(1, 2)), FailureKind::Stale);
     // What came since is newer, and stays.
     let mut host = Host::prepared(4, 2);

@@ -7,9 +7,7 @@ use godwit_proto::{
     document, failure,
     failure::Problem,
 };
-use godwit_types::{
-    FailureKind, Generation, InstanceState, MigrationView, Phase, Refusal, Status,
-};
+use godwit_types::{FailureKind, Generation, InstanceState, MigrationView, Phase, Refusal, Status};
 use harness::{scene::*, *};
 use tonic::transport::Channel;
 
@@ -56,7 +54,10 @@ fn a_destination_that_says_that_it_never_resumed_gives_the_container_back() {
         let view = migrate(&mut control, "cache").await;
         assert_eq!((view.phase, view.recovered), (Phase::Done, false));
         let there = inspect(&mut control, "cache").await;
-        assert_eq!((there.host.as_str(), there.generation), ("h2", Generation(4)));
+        assert_eq!(
+            (there.host.as_str(), there.generation),
+            ("h2", Generation(4))
+        );
     });
 }
 

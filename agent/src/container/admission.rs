@@ -6,8 +6,8 @@
 //! dumped, is not asked here.
 
 use godwit_types::{
-    AgentCommand, CommandFailure, Exit, FailureKind, Generation, InstanceState, MigrationId, Outcome,
-    Verb,
+    AgentCommand, CommandFailure, Exit, FailureKind, Generation, InstanceState, MigrationId,
+    Outcome, Verb,
 };
 
 use crate::ledger::{Answer, Record, Role};
@@ -195,10 +195,12 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
                 generation: own, ..
             } if own == generation => match known {
                 // Also one that was lost since: it has run, and the source's copy is of the past.
-                Some(InstanceState::Exited { .. } | InstanceState::Lost { .. }) => Admission::Already(Outcome::Resumed {
-                    pid: 0,
-                    steps: Vec::new(),
-                }),
+                Some(InstanceState::Exited { .. } | InstanceState::Lost { .. }) => {
+                    Admission::Already(Outcome::Resumed {
+                        pid: 0,
+                        steps: Vec::new(),
+                    })
+                }
                 _ => Admission::Perform,
             },
             _ => incoming(record, migration, *generation),

@@ -22,7 +22,10 @@ pub fn due(state: &State) -> Vec<Job> {
         .map(|migration| Job::Migrate(migration.id.clone()))
         .collect();
     for migration in state.migrations.values() {
-        if migration.recovered.is_some_and(|recovered| recovered.uncleared) {
+        if migration
+            .recovered
+            .is_some_and(|recovered| recovered.uncleared)
+        {
             jobs.push(Job::Clear(migration.id.clone()));
         }
     }

@@ -101,7 +101,10 @@ fn a_destination_that_was_not_reached_is_told_once_it_is() {
     assert_eq!(ask.host, host(2));
     assert!(matches!(
         ask.command.verb,
-        Verb::Discard { generation: Some(Generation(3)), .. }
+        Verb::Discard {
+            generation: Some(Generation(3)),
+            ..
+        }
     ));
     let cleared = Command::Cleared {
         migration: migration(1),

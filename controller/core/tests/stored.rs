@@ -29,7 +29,10 @@ fn sample() -> State {
 /// And a second migration, recovered after its commit.
 fn recovered() -> State {
     let mut state = sample();
-    must(&mut state, &[create(3, 1, None), running(1, 3, 1), start(2, 3, 2)]);
+    must(
+        &mut state,
+        &[create(3, 1, None), running(1, 3, 1), start(2, 3, 2)],
+    );
     for phase in Phase::ALL.into_iter().take(8).skip(1) {
         must(&mut state, &[advance(2, phase)]);
     }

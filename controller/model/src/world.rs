@@ -5,8 +5,8 @@ use godwit_agent::{
     ledger::{Answer, Record},
 };
 use godwit_core::{
-    Act, Applied, Command, NewContainer, Record as Written, RecoveredBy, State, apply, container_operation,
-    operation,
+    Act, Applied, Command, NewContainer, Record as Written, RecoveredBy, State, apply,
+    container_operation, operation,
 };
 use godwit_types::{
     AgentCommand, ContainerId, Digest, FailureKind, Generation, InstanceState, Limits, MigrationId,

@@ -8,7 +8,10 @@ use std::{
 
 use godwit_model::{
     Bounds, Handover, Mutation, Step, World,
-    properties::{A_COPY_IS_THERE, IT_ENDS, MUST_HOLD, NOTHING_FORGOTTEN, NOTHING_LEFT, ONE_COPY, RECOVERED_BY_ITSELF, RECOVERED_BY_OPERATOR},
+    properties::{
+        A_COPY_IS_THERE, IT_ENDS, MUST_HOLD, NOTHING_FORGOTTEN, NOTHING_LEFT, ONE_COPY,
+        RECOVERED_BY_ITSELF, RECOVERED_BY_OPERATOR,
+    },
     steps::describe,
 };
 use stateright::{Checker, Model, Path};
@@ -200,14 +203,24 @@ fn with_lost_shims(faults: u8, operator: bool) -> Bounds {
 #[test]
 fn a_lost_shim_costs_its_copy_and_nothing_else() {
     let holds = [ONE_COPY, NOTHING_FORGOTTEN, NOTHING_LEFT, IT_ENDS];
-    partly("lost shims", with_lost_shims(1, false), &holds, &[RECOVERED_BY_ITSELF]);
+    partly(
+        "lost shims",
+        with_lost_shims(1, false),
+        &holds,
+        &[RECOVERED_BY_ITSELF],
+    );
 }
 
 /// More goes wrong: it may be forgotten whether the copy ran. Then it is waited for an operator.
 #[test]
 fn without_a_definite_word_a_lost_copy_is_waited_for() {
     let holds = [ONE_COPY, NOTHING_FORGOTTEN, NOTHING_LEFT];
-    partly("lost shims and more", with_lost_shims(2, false), &holds, &[RECOVERED_BY_ITSELF]);
+    partly(
+        "lost shims and more",
+        with_lost_shims(2, false),
+        &holds,
+        &[RECOVERED_BY_ITSELF],
+    );
     let model = Handover {
         bounds: with_lost_shims(2, false),
         only: Some(IT_ENDS),
@@ -239,11 +252,17 @@ fn partly(title: &str, bounds: Bounds, holds: &[&'static str], seen: &[&'static 
         let found = checker.discovery(name).map(|path| lines(&path));
         println!(
             "\n{title}: {} {name}: {} states, {} unique, in {:.1} s{}",
-            if holds.contains(property) { "holds" } else { "seen" },
+            if holds.contains(property) {
+                "holds"
+            } else {
+                "seen"
+            },
             checker.state_count(),
             checker.unique_state_count(),
             began.elapsed().as_secs_f64(),
-            found.iter().fold(String::new(), |text, path| text + "\n" + path),
+            found
+                .iter()
+                .fold(String::new(), |text, path| text + "\n" + path),
         );
         assert_eq!(found.is_some(), seen.contains(property), "{property}");
     }

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use godwit_core::{Command, Migration, RecoveredBy, find_container, find_migration, migration_view};
+use godwit_core::{
+    Command, Migration, RecoveredBy, find_container, find_migration, migration_view,
+};
 use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     document, failure,

@@ -263,7 +263,11 @@ impl Drive<'_> {
     /// operator's word it may run a copy. One that is not must not keep the source frozen.
     async fn recover(&mut self, asks: Vec<Ask>) -> Result<(), ProposeError> {
         let to = self.migration().to.clone();
-        let of = |side| asks.iter().filter(move |ask| ask.act.side() == side).cloned();
+        let of = |side| {
+            asks.iter()
+                .filter(move |ask| ask.act.side() == side)
+                .cloned()
+        };
         let sessions = &self.leader.sessions;
         sessions.wait_elected(std::slice::from_ref(&to)).await;
         let cleared = sessions.is_up(&to) && {
@@ -304,7 +308,11 @@ impl Drive<'_> {
 
     async fn again_and_again(&self, ask: Ask) -> Insisted {
         let waits = |why: String| {
-            let what = format!("for host `{}` to {}: {why}", ask.host, ask.command.verb.name());
+            let what = format!(
+                "for host `{}` to {}: {why}",
+                ask.host,
+                ask.command.verb.name()
+            );
             self.leader.waits.keep(&self.migration().id, what);
         };
         let (act, host) = (ask.act, &ask.host);

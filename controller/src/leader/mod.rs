@@ -18,8 +18,8 @@ mod networks;
 mod progress;
 mod reconcile;
 mod recovery;
-mod waits;
 pub mod sessions;
+mod waits;
 
 use std::{
     collections::BTreeSet,
@@ -37,9 +37,9 @@ use crate::{
     scope::{self, Owner, Scope},
 };
 use progress::Progresses;
-use waits::Waits;
 pub use reconcile::{Job, JobError, Jobs};
 use sessions::Sessions;
+use waits::Waits;
 
 const SWEEP: Duration = Duration::from_millis(250);
 
