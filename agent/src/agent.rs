@@ -233,7 +233,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
             }
         };
         let record = &taken.record;
-        // One that was restored, or was about to be, gets nothing more.
+        // One that was restored, or was about to be, gets nothing more; nor does one that is lost.
         if let Holding::Incoming {
             generation,
             migration,
@@ -241,6 +241,7 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
             ..
         } = &record.role
             && !record.succeeded("stage", migration)
+            && matches!(state, Some(InstanceState::Staged { .. }))
         {
             let (migration, generation) = (migration.clone(), *generation);
             host.doors.open(

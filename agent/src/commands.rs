@@ -12,7 +12,7 @@ use godwit_types::{
 };
 
 use crate::{
-    failures,
+    delay, failures,
     host::Host,
     ledger::Answer,
     postcopy::Tail,
@@ -151,16 +151,30 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         }
         Verb::Resume { container, .. } => {
             host.doors.close(container).await;
-            runtime
-                .resume(container)
-                .await
-                .map(|(pid, steps)| Outcome::Resumed { pid, steps })
+            delay::before_resume().await;
+            match runtime.resume(container).await {
+                Ok((pid, steps)) => Ok(Outcome::Resumed { pid, steps }),
+                Err(error) if runtime.never_resumed(container).await => {
+                    let text = format!("it is lost and never ran here: {}", chain(&error));
+                    return Err(CommandFailure::new(FailureKind::NeverResumed, text));
+                }
+                Err(error) => Err(error),
+            }
         }
-        Verb::Discard { container, .. } => {
+        Verb::Discard {
+            container,
+            generation,
+            ..
+        } => {
             // Nothing may be written any more where the runtime clears away.
             host.arrivals.forget(container);
             host.doors.close(container).await;
-            runtime.discard(container).await.map(|()| Outcome::Done)
+            let discarded = match generation {
+                // It may run: the container is elsewhere by a newer generation.
+                Some(_) => runtime.remove(container, true).await,
+                None => runtime.discard(container).await,
+            };
+            discarded.map(|()| Outcome::Done)
         }
         Verb::Thaw { container, .. } => {
             host.tails.forget(container);

@@ -107,6 +107,7 @@ fn discard(by: u8) -> Verb {
     Verb::Discard {
         migration: migration(by),
         container: id(),
+        generation: None,
     }
 }
 
@@ -478,4 +479,111 @@ fn a_run_stands_on_its_intent_where_its_record_cannot_be_written() {
         }),
         Admission::Perform
     );
+}
+
+fn never_resumed() -> Result<Outcome, CommandFailure> {
+    Err(CommandFailure::new(FailureKind::NeverResumed, "lost"))
+}
+
+fn fenced(by: u8, generation: u64) -> Verb {
+    Verb::Discard {
+        migration: migration(by),
+        container: id(),
+        generation: Some(Generation(generation)),
+    }
+}
+
+fn lost() -> Option<InstanceState> {
+    Some(InstanceState::Lost {
+        reason: "its shim ended".into(),
+    })
+}
+
+#[test]
+fn who_said_that_it_never_resumed_never_does() {
+    let mut host = Host::prepared(2, 1);
+    host.known = lost();
+    host.done(resume(1, 2), never_resumed());
+    assert!(effect::must_be_stored(&never_resumed()));
+    assert!(!effect::may_wait(&resume(1, 2), &never_resumed()));
+    // As it is read again by the next agent, too.
+    let text = serde_json::to_string(&host.record).unwrap();
+    host.record = serde_json::from_str(&text).unwrap();
+    let staged = Some(InstanceState::Staged {
+        migration: migration(1),
+    });
+    for known in [lost(), None, staged] {
+        host.known = known;
+        assert_eq!(host.refused(resume(1, 2)), FailureKind::NeverResumed);
+        assert_eq!(host.refused(prepare(1, 2)), FailureKind::Stale);
+        assert_eq!(host.refused(stage(1, 2)), FailureKind::Stale);
+    }
+    host.done(fenced(1, 3), Ok(Outcome::Done));
+    assert!(matches!(host.record.role, Role::None { .. }));
+    assert_eq!(host.refused(resume(1, 2)), FailureKind::NeverResumed);
+    // By a newer generation it may come again.
+    assert_eq!(host.admit(prepare(2, 4)), Admission::Perform);
+}
+
+#[test]
+fn a_frozen_source_is_the_owner_again_by_a_newer_generation() {
+    let mut host = Host::frozen(1, 1);
+    host.done(thaw(1, 3), Ok(Outcome::Done));
+    host.known = Some(InstanceState::Running { pid: 7 });
+    assert_eq!(host.record.generation(), Some(Generation(3)));
+    assert_eq!(host.refused(release(1, 1)), FailureKind::Stale);
+    assert_eq!(host.refused(thaw(1, 1)), FailureKind::Stale);
+    assert_eq!(host.admit(freeze(2, 3)), Admission::Perform);
+    // Asked again after a crash that lost the record.
+    let mut host = Host::frozen(1, 1);
+    host.known = Some(InstanceState::Running { pid: 7 });
+    host.done(thaw(1, 3), Ok(Outcome::Done));
+    assert_eq!(host.record.generation(), Some(Generation(3)));
+}
+
+#[test]
+fn a_newer_owner_ends_what_runs_here_and_an_older_word_does_not() {
+    let mut host = Host::prepared(2, 1);
+    host.done(
+        resume(1, 2),
+        Ok(Outcome::Resumed {
+            pid: 7,
+            steps: vec![],
+        }),
+    );
+    assert_eq!(host.refused(discard(1)), FailureKind::WrongState);
+    host.done(fenced(1, 3), Ok(Outcome::Done));
+    assert_eq!(
+        (host.record.generation(), host.known.as_ref()),
+        (None, None)
+    );
+    assert_eq!(host.refused(resume(1, 2)), FailureKind::Stale);
+    // What came since is newer, and stays.
+    let mut host = Host::prepared(4, 2);
+    assert_eq!(host.refused(fenced(1, 3)), FailureKind::Stale);
+}
+
+#[test]
+fn what_was_resumed_and_lost_before_it_was_written_can_be_stopped_and_removed() {
+    let mut host = Host::prepared(2, 1);
+    host.known = lost();
+    let stop = |generation| Verb::Stop {
+        container: id(),
+        generation: Generation(generation),
+        grace_ms: 1,
+    };
+    let remove = |generation| Verb::Remove {
+        container: id(),
+        generation: Generation(generation),
+        force: true,
+    };
+    let Admission::Already(Outcome::Stopped { exit }) = host.admit(stop(2)) else {
+        panic!("it has stopped");
+    };
+    assert_eq!(exit.code, 137);
+    // By another generation it is another's.
+    assert_eq!(host.refused(stop(3)), FailureKind::WrongState);
+    assert_eq!(host.refused(remove(3)), FailureKind::WrongState);
+    host.done(remove(2), Ok(Outcome::Done));
+    assert_eq!(host.record.generation(), None);
 }

@@ -41,6 +41,7 @@ fn record() -> Record {
             spec: spec(),
         },
         left: Some(Generation(1)),
+        never: None,
         begun: Some(OperationId::from_bytes([4; 16])),
         finished: VecDeque::from([
             Finished {

@@ -48,6 +48,8 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::Migrating { .. }
         | Refusal::WrongPhase { .. }
         | Refusal::PastCommit { .. }
+        | Refusal::NotRecoverable { .. }
+        | Refusal::RunsThere { .. }
         | Refusal::StaleGeneration { .. } => Code::FailedPrecondition,
     };
     status(code, refusal.to_string(), &Problem::Refused(refusal))
@@ -61,6 +63,7 @@ pub fn failed(failure: CommandFailure) -> Status {
         | FailureKind::CommandNotFound
         | FailureKind::CommandNotExecutable
         | FailureKind::NotConverging
+        | FailureKind::NeverResumed
         | FailureKind::Unfit
         | FailureKind::Unmovable => Code::FailedPrecondition,
         FailureKind::Peer => Code::Unavailable,

@@ -6,11 +6,14 @@
 //! dumped, is not asked here.
 
 use godwit_types::{
-    AgentCommand, CommandFailure, FailureKind, Generation, InstanceState, MigrationId, Outcome,
-    Verb,
+    AgentCommand, CommandFailure, Exit, FailureKind, Generation, InstanceState, MigrationId,
+    Outcome, Verb,
 };
 
 use crate::ledger::{Answer, Record, Role};
+
+/// As of a process that SIGKILL ended.
+const KILLED: i32 = 137;
 
 /// What to do with a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,9 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
         return Admission::Again(answer);
     }
     let verb = &command.verb;
+    if let Some(refusal) = renounced(record, verb) {
+        return refusal;
+    }
     if let Some(given) = verb.generation()
         && given < record.highest
     {
@@ -80,6 +86,17 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
                 Admission::Already(Outcome::Stopped { exit: *exit })
             }
             (Role::Owner { .. }, _) => Admission::Perform,
+            // As with `Remove`. What is lost has stopped, and left no exit code.
+            (Role::Incoming { generation, .. }, known)
+                if verb.generation() == Some(*generation) && is_lost(known) =>
+            {
+                Admission::Already(Outcome::Stopped {
+                    exit: Exit {
+                        code: KILLED,
+                        at_ms: 0,
+                    },
+                })
+            }
             _ => not_owner(record),
         },
         Verb::Remove { .. } => match &record.role {
@@ -140,7 +157,7 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             migration,
             generation,
             ..
-        } => match (owned(record, *generation), known) {
+        } => match (thawed(record, *generation), known) {
             // Nothing is held where nothing is; the leader asks until it hears so. Of one that has
             // ended there may be more: what pre-copy keeps, and packets that were held.
             (Admission::Perform, None) => Admission::Already(Outcome::Done),
@@ -177,15 +194,22 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             Role::Owner {
                 generation: own, ..
             } if own == generation => match known {
-                Some(InstanceState::Exited { .. }) => Admission::Already(Outcome::Resumed {
-                    pid: 0,
-                    steps: Vec::new(),
-                }),
+                // Also one that was lost since: it has run, and the source's copy is of the past.
+                Some(InstanceState::Exited { .. } | InstanceState::Lost { .. }) => {
+                    Admission::Already(Outcome::Resumed {
+                        pid: 0,
+                        steps: Vec::new(),
+                    })
+                }
                 _ => Admission::Perform,
             },
             _ => incoming(record, migration, *generation),
         },
-        Verb::Discard { migration, .. } => discard(record, migration),
+        Verb::Discard {
+            migration,
+            generation,
+            ..
+        } => discard(record, migration, *generation),
         Verb::SyncNetwork { .. } => Admission::Refuse(CommandFailure::new(
             FailureKind::Internal,
             "a network's command is not a container's",
@@ -284,14 +308,52 @@ fn arrives(record: &Record, generation: Generation) -> Admission {
     }
 }
 
-fn discard(record: &Record, migration: &MigrationId) -> Admission {
+/// `fence`: by which generation the source owns the container again.
+fn discard(record: &Record, migration: &MigrationId, fence: Option<Generation>) -> Admission {
     match &record.role {
+        _ if is_fenced(record, fence) => Admission::Perform,
         Role::Incoming { migration: own, .. } if own == migration => Admission::Perform,
         Role::Owner { .. } if record.succeeded("resume", migration) => wrong_state(format!(
             "container was resumed here by migration {migration}"
         )),
         // Nothing of this migration is here.
         _ => Admission::Already(Outcome::Done),
+    }
+}
+
+/// Whether what is here is older than the generation that ends it.
+pub(super) fn is_fenced(record: &Record, fence: Option<Generation>) -> bool {
+    fence > record.generation() && record.generation().is_some()
+}
+
+/// What this host has said that it never ran it must never run, nor take in again.
+fn renounced(record: &Record, verb: &Verb) -> Option<Admission> {
+    let (given, never) = (verb.generation()?, record.never?);
+    if given > never {
+        return None;
+    }
+    let text = format!("generation {given} was given up here without having run");
+    match verb {
+        Verb::Resume { .. } => Some(Admission::Refuse(CommandFailure::new(
+            FailureKind::NeverResumed,
+            text,
+        ))),
+        Verb::Run { .. } | Verb::Prepare { .. } | Verb::Stage { .. } => Some(stale(text)),
+        _ => None,
+    }
+}
+
+fn is_lost(known: Option<&InstanceState>) -> bool {
+    matches!(known, None | Some(InstanceState::Lost { .. }))
+}
+
+/// As [`owned`]; after a recovery the frozen instance is the owner's by a newer generation.
+fn thawed(record: &Record, generation: Generation) -> Admission {
+    match &record.role {
+        Role::Owner {
+            generation: own, ..
+        } if *own <= generation => Admission::Perform,
+        _ => owned(record, generation),
     }
 }
 

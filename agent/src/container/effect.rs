@@ -1,8 +1,9 @@
 //! What a command changes: the record before and after it, and what the instance then does.
 //! Pure; the container's task stores and publishes what is answered here.
 
-use godwit_types::{AgentCommand, InstanceState, Outcome, Verb};
+use godwit_types::{AgentCommand, FailureKind, InstanceState, Outcome, Verb};
 
+use super::admission::is_fenced;
 use crate::ledger::{Answer, Arrived, Record, Role};
 
 /// What the instance does once a command has ended.
@@ -66,14 +67,42 @@ pub fn conclude(record: &Record, command: &AgentCommand, answer: &Answer, now_ms
                 after.role = Role::None { since_ms: now_ms };
             }
         }
-        (Verb::Discard { migration, .. }, Ok(_)) => {
-            if let Role::Incoming { migration: own, .. } = &record.role
-                && own == migration
-            {
+        (
+            Verb::Discard {
+                migration,
+                generation,
+                ..
+            },
+            Ok(_),
+        ) => {
+            let fenced = is_fenced(record, *generation);
+            let awaited = matches!(
+                &record.role,
+                Role::Incoming { migration: own, .. } if own == migration
+            );
+            if fenced {
+                after.left = after.left.max(record.generation());
+            }
+            if awaited || fenced {
                 after.role = Role::None { since_ms: now_ms };
             }
         }
         (Verb::Resume { .. }, Ok(_)) => own(&mut after),
+        // What is said next must be true for ever.
+        (Verb::Resume { generation, .. }, Err(failure))
+            if failure.kind == FailureKind::NeverResumed =>
+        {
+            after.never = after.never.max(Some(*generation));
+        }
+        // After a recovery the owner again, by a newer generation.
+        (Verb::Thaw { generation, .. }, Ok(_)) => {
+            if let Role::Owner {
+                generation: own, ..
+            } = &mut after.role
+            {
+                *own = (*own).max(*generation);
+            }
+        }
         _ => {}
     }
     if matches!(command.verb, Verb::Run { .. } | Verb::Prepare { .. }) {
@@ -161,6 +190,11 @@ pub fn may_wait(verb: &Verb, answer: &Answer) -> bool {
 /// next agent finds by it what this one has done. A failure would say that nothing was left.
 pub fn is_intended(verb: &Verb, answer: &Answer) -> bool {
     answer.is_ok() && matches!(verb, Verb::Run { .. })
+}
+
+/// Answers that may be given, and believed here, only once they are on the disk.
+pub fn must_be_stored(answer: &Answer) -> bool {
+    matches!(answer, Err(failure) if failure.kind == FailureKind::NeverResumed)
 }
 
 /// Verbs that the leader repeats until they succeed: a failure of theirs is answered and not

@@ -258,6 +258,11 @@ impl ContainerTask {
         answer: Answer,
     ) -> Answer {
         let stored = store(&self.host, &concluded).await;
+        if let Err(error) = &stored
+            && effect::must_be_stored(&answer)
+        {
+            return Err(self.failed(command, failures::internal(error)));
+        }
         self.record = concluded;
         self.unstored = stored.is_err();
         match stored {

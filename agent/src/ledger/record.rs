@@ -10,6 +10,8 @@
 //!          | {"role":"owner", generation, spec, arrived: null | {migration, from}}
 //!          | {"role":"incoming", generation, migration, from, spec}
 //! left       the generation with which the container last left this host, or null
+//! never      the highest generation of which this host has said that it never ran here, and for
+//!            which it must never run anything; absent where it has said so of none
 //! begun      the operation whose intent was written and whose result was not, or null
 //! finished   the last 32 operations: {operation, verb, migration, result}, the oldest first
 //! ```
@@ -38,6 +40,8 @@ pub struct Record {
     pub highest: Generation,
     pub role: Role,
     pub left: Option<Generation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub never: Option<Generation>,
     pub begun: Option<OperationId>,
     pub finished: VecDeque<Finished>,
 }
@@ -101,6 +105,7 @@ impl Record {
             highest: Generation(0),
             role: Role::None { since_ms: now_ms },
             left: None,
+            never: None,
             begun: None,
             finished: VecDeque::new(),
         }

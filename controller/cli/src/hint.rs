@@ -113,9 +113,13 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
                  cancel {migration}` takes it back"
             )
         }
+        Refusal::PastCommit { migration } => {
+            format!("`godwit migration inspect {migration}` says what it waits for, if it does")
+        }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
-        | Refusal::PastCommit { .. }
+        | Refusal::NotRecoverable { .. }
+        | Refusal::RunsThere { .. }
         | Refusal::StaleGeneration { .. }
         | Refusal::Invalid { .. } => return None,
     };
@@ -137,6 +141,7 @@ fn of_failure(failure: &CommandFailure) -> Option<String> {
             "raise `--max-downtime` or `--max-bandwidth`, or accept the freeze with `--mode stop`"
         }
         FailureKind::Stale => "the container has moved on meanwhile; try again",
+        FailureKind::NeverResumed => "the container is back where it was; try again",
         FailureKind::NotFound | FailureKind::WrongState | FailureKind::Internal => return None,
     };
     Some(text.to_owned())

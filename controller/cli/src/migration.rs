@@ -10,7 +10,7 @@ use godwit_proto::{
     v1::Document,
 };
 use godwit_types::{Estimate, MigrationOptions, MigrationView};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::Streaming;
 
 use crate::{
@@ -132,6 +132,27 @@ pub async fn cancel(cluster: &mut Cluster, id: &str) -> Result<MigrationView, Cl
     let call = async |mut control: Control| control.cancel_migration(request.clone()).await;
     let document = cluster.ask(call).await?;
     cluster.read(&document)
+}
+
+/// By the operator's word, after the commit: the container goes back to its source. Answers how that
+/// ended, or how it stands after `patience`.
+pub async fn recover(
+    cluster: &mut Cluster,
+    id: &str,
+    patience: Duration,
+) -> Result<MigrationView, ClientError> {
+    let request = MigrationRequest {
+        migration: id.to_owned(),
+    };
+    let call = async |mut control: Control| control.recover_migration(request.clone()).await;
+    let document = cluster.ask(call).await?;
+    let mut view: MigrationView = cluster.read(&document)?;
+    let end = Instant::now() + patience;
+    while !view.phase.is_final() && Instant::now() < end {
+        sleep(POLL).await;
+        view = inspect(cluster, view.id.as_str()).await?;
+    }
+    Ok(view)
 }
 
 fn tell(

@@ -9,6 +9,8 @@ use godwit_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::state::RecoveredBy;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 // Not `command`: a new container has a field of that name.
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -79,6 +81,18 @@ pub enum Command {
         #[serde(default)]
         failure: Option<FailureKind>,
     },
+    /// After the commit and before `Resumed` only: the container goes back to the source, by the
+    /// next generation, since the destination said that it never resumed it or an operator
+    /// answers for that.
+    TakeBack {
+        migration: MigrationId,
+        by: RecoveredBy,
+        error: String,
+    },
+    /// Nothing of a recovered migration is left at its destination.
+    Cleared {
+        migration: MigrationId,
+    },
 }
 
 /// A container as it is asked for; its address is allocated when the command is applied.
@@ -113,6 +127,8 @@ pub struct Record {
     pub freeze_us: u64,
     pub total_us: u64,
     pub pid: Option<i32>,
+    /// Of a recovered migration: its destination was not reached and may still hold something.
+    pub uncleared: bool,
     /// What went wrong although it was committed.
     #[serde(default)]
     pub error: Option<String>,

@@ -12,7 +12,7 @@ use godwit_types::{FailureKind, MAX_ROUNDS, MigrationId, Need, Outcome, Phase};
 use crate::{
     command::{Command, Record},
     phase::Act,
-    state::{Migration, State},
+    state::{Migration, RecoveredBy, State},
     step::{Memory, Step, next_step},
 };
 
@@ -62,6 +62,7 @@ impl Course {
         let news = stored.is_some_and(|stored| stored.phase == Phase::Aborting)
             && self.migration.phase != Phase::Aborting;
         if news {
+            self.migration.recovered = stored.and_then(|stored| stored.recovered);
             self.note(Phase::Aborting, &Record::default());
         }
         news
@@ -145,6 +146,15 @@ impl Course {
             migration: self.id().clone(),
             error,
             failure,
+        }
+    }
+
+    /// The command that makes the source the owner again after the commit.
+    pub fn take_back(&self, by: RecoveredBy, error: String) -> Command {
+        Command::TakeBack {
+            migration: self.id().clone(),
+            by,
+            error,
         }
     }
 

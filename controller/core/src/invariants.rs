@@ -68,9 +68,15 @@ pub fn check(before: &State, now: &State) -> Result<(), String> {
         }
     }
     for (id, old) in &before.migrations {
-        let phase = now.migrations.get(id).map(|m| m.phase);
-        if old.phase.is_committed() && phase.is_some_and(|phase| !phase.is_committed()) {
+        let new = now.migrations.get(id);
+        let phase = new.map(|m| m.phase);
+        let recovered = new.is_some_and(|new| new.recovered.is_some());
+        let back = old.phase.is_committed() && phase.is_some_and(|phase| !phase.is_committed());
+        if back && !(recovered && old.phase == Phase::Committed) {
             return Err(format!("migration {id} went back behind its commit"));
+        }
+        if old.recovered.is_some() && phase.is_some() && !recovered {
+            return Err(format!("migration {id} forgot that it was recovered"));
         }
         if phase.is_none() && !old.phase.is_final() {
             return Err(format!("migration {id} vanished"));
@@ -92,11 +98,7 @@ fn migration_of(now: &State, container: &Container) -> Result<(), String> {
     if container.status == Status::Removing {
         return Err(format!("{short} is removed while it is moved"));
     }
-    let (host, generation) = if migration.phase.is_committed() {
-        (&migration.to, migration.generation.next())
-    } else {
-        (&migration.from, migration.generation)
-    };
+    let (host, generation) = migration.owner();
     if container.host != *host || container.generation != generation {
         return Err(format!(
             "{short} belongs to `{}` by {}, but migration {id} is {}",
@@ -124,7 +126,8 @@ fn address_of(now: &State, container: &Container) -> Result<(), String> {
     }
 }
 
-/// A container changes its owner by one commit alone, and by one generation.
+/// A container changes its owner by one commit alone, or by the recovery after it, and by one
+/// generation.
 fn owner_between(
     before: &State,
     now: &State,
@@ -140,8 +143,12 @@ fn owner_between(
     }
     let committed = old.migration.as_ref().is_some_and(|id| {
         let was = before.migrations.get(id).map(|m| m.phase);
-        let is = now.migrations.get(id).map(|m| m.phase);
-        was == Some(Phase::Staged) && is == Some(Phase::Committed)
+        let is = now.migrations.get(id);
+        match is.map(|m| (m.phase, m.recovered.is_some())) {
+            Some((Phase::Committed, false)) => was == Some(Phase::Staged),
+            Some((Phase::Aborting, true)) => was == Some(Phase::Committed),
+            _ => false,
+        }
     });
     if committed && new.generation == old.generation.next() {
         Ok(())

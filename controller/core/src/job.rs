@@ -11,6 +11,8 @@ pub enum Job {
     Stop(ContainerId),
     Remove(ContainerId),
     Migrate(MigrationId),
+    /// Tell the destination of a recovered migration to discard, once it is in contact again.
+    Clear(MigrationId),
 }
 
 /// What this state wants done.
@@ -19,6 +21,14 @@ pub fn due(state: &State) -> Vec<Job> {
         .active_migrations()
         .map(|migration| Job::Migrate(migration.id.clone()))
         .collect();
+    for migration in state.migrations.values() {
+        if migration
+            .recovered
+            .is_some_and(|recovered| recovered.uncleared)
+        {
+            jobs.push(Job::Clear(migration.id.clone()));
+        }
+    }
     for container in state.containers.values() {
         let id = || container.id.clone();
         match (&container.status, container.desired) {

@@ -28,9 +28,10 @@ pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
 pub use query::{find_container, find_migration, find_network, table};
 pub use schedule::{Candidate, choose};
 pub use state::{
-    Container, DEFAULT_NETWORK, Desired, FORMAT, Host, Migration, Network, State, StateError,
+    Container, DEFAULT_NETWORK, Desired, FORMAT, Host, Migration, Network, Recovered, RecoveredBy,
+    State, StateError,
 };
-pub use step::{Ask, Memory, Step, container_operation, next_step, operation};
+pub use step::{Ask, Memory, Step, clearing, container_operation, next_step, operation};
 pub use view::{
     container_view, container_views, host_views, migration_view, network_view, stopped_only,
 };

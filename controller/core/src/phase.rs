@@ -2,8 +2,15 @@
 //!
 //! ```text
 //! Pending → Preflight → Reserved → PreCopy → Frozen → Transferred → Staged → COMMITTED
-//!      └──────── anything before COMMITTED: Aborting → Aborted     Done ← Resumed ←┘
+//!      └──────── anything before COMMITTED: Aborting → Aborted     Done ← Resumed ←┤
+//!                                              └──────── recovered ───────────────┘
 //! ```
+//!
+//! After the commit one way leads back, and not by this table: [`Command::TakeBack`] makes the source
+//! the owner again by a third generation, where the destination never resumed. Its acts are those
+//! of the undo.
+//!
+//! [`Command::TakeBack`]: crate::Command::TakeBack
 //!
 //! A stored phase says what *has been done*: a leader that finds one repeats the act of the next
 //! row, by the same operation id. That is why an act may have been done already when its phase

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 1 | | |
 //! | 2 | pre-copy: its phase, a migration's options and rounds | the defaults of the new fields |
+//! | 3 | recovery: a migration's `recovered` | the default of the new field |
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -17,7 +18,7 @@ use godwit_types::{
 use serde::{Deserialize, Serialize};
 
 /// The version this build writes and the highest it reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The network that a cluster is born with.
 pub const DEFAULT_NETWORK: &str = "default";
 const DEFAULT_SUBNET: &str = "10.88.0.0/16";
@@ -93,6 +94,9 @@ pub struct Migration {
     pub error: Option<String>,
     #[serde(default)]
     pub failure: Option<FailureKind>,
+    /// The container went back to the source after the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
     /// Before there were any, every migration stopped and copied.
     #[serde(default = "MigrationOptions::stop")]
     pub options: MigrationOptions,
@@ -104,6 +108,37 @@ pub struct Migration {
     #[serde(default)]
     pub rounds: Vec<Round>,
     pub times: MigrationTimes,
+}
+
+/// A migration that went back after its commit: the source owns the container again by the
+/// generation after the destination's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    pub by: RecoveredBy,
+    /// The migration has ended, and its destination still has to be told to discard.
+    pub uncleared: bool,
+}
+
+/// By whose word the destination does not run the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveredBy {
+    /// Its own, which it has written down.
+    Destination,
+    /// An operator's.
+    Operator,
+}
+
+impl Migration {
+    /// By which generation who owns the container.
+    pub fn owner(&self) -> (&HostName, Generation) {
+        let after = self.generation.next();
+        match (self.recovered, self.phase.is_committed()) {
+            (Some(_), _) => (&self.from, after.next()),
+            (None, true) => (&self.to, after),
+            (None, false) => (&self.from, self.generation),
+        }
+    }
 }
 
 /// Why a stored state can't be used.

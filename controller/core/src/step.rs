@@ -62,6 +62,27 @@ pub fn container_operation(container: &ContainerId, verb: &Verb, attempt: u32) -
     OperationId::new(text).expect("16 + 8 + 8 digits")
 }
 
+/// What the destination of a recovered migration is told until it has done it, None where its host
+/// is not known.
+pub fn clearing(state: &State, migration: &Migration) -> Option<Ask> {
+    let host = migration.to.clone();
+    state.hosts.get(&host)?;
+    // What came there since has a newer generation, and is not touched.
+    let (_, owner) = migration.owner();
+    Some(Ask {
+        act: Act::Discard,
+        host,
+        command: AgentCommand {
+            operation: operation(&migration.id, Act::Discard, 0),
+            verb: Verb::Discard {
+                migration: migration.id.clone(),
+                container: migration.container.clone(),
+                generation: Some(owner),
+            },
+        },
+    })
+}
+
 /// What to do next for `migration`, which may be a phase ahead of the stored one.
 pub fn next_step(state: &State, migration: &Migration, memory: &Memory) -> Step {
     let Some(container) = state.containers.get(&migration.container) else {
@@ -112,6 +133,7 @@ fn ask(
     let spec = || Box::new(container.spec.clone());
     let before = migration.generation;
     let after = before.next();
+    let (_, owner) = migration.owner();
     let options = || migration.options.clone();
     let verb = match act {
         Act::CheckSource => Verb::CheckSource {
@@ -182,11 +204,13 @@ fn ask(
         Act::Discard => Verb::Discard {
             migration: id(),
             container: it(),
+            // Fences what the destination has, if it went back after the commit.
+            generation: migration.recovered.map(|_| owner),
         },
         Act::Thaw => Verb::Thaw {
             migration: id(),
             container: it(),
-            generation: before,
+            generation: owner,
         },
     };
     Some(Ask {

@@ -64,11 +64,12 @@ pub fn network_view(network: &Network) -> NetworkView {
 }
 
 /// `progress`: what its source said last, if it is still at it. `precopy_problem`: why that host
-/// can't send memory ahead of a freeze.
+/// can't send memory ahead of a freeze. `awaits`: what the leader waits for.
 pub fn migration_view(
     migration: &Migration,
     progress: Option<Progress>,
     precopy_problem: Option<&str>,
+    awaits: Option<String>,
 ) -> MigrationView {
     MigrationView {
         id: migration.id.clone(),
@@ -80,6 +81,8 @@ pub fn migration_view(
         error: migration.error.clone(),
         note: note(migration, precopy_problem),
         failure: migration.failure,
+        recovered: migration.recovered.is_some(),
+        awaits,
         options: migration.options.clone(),
         started_ms: migration.started_ms,
         rounds: migration.rounds.clone(),

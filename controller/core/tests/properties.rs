@@ -39,7 +39,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         4 => (m.clone(), c, h).prop_map(|(m, c, h)| start(m, c, h)),
         12 => (m.clone(), phase).prop_map(|(m, to)| advance(m, to)),
-        2 => m.prop_map(|m| abort(m, "x")),
+        2 => m.clone().prop_map(|m| abort(m, "x")),
+        3 => m.clone().prop_map(take_back),
+        1 => m.clone().prop_map(uncleared),
+        1 => m.prop_map(|m| Command::Cleared { migration: migration(m) }),
     ]
 }
 

@@ -6,7 +6,9 @@ use cluster::*;
 use godwit_core::{Command, State, StateError};
 use godwit_types::{MigrationMode, MigrationOptions, MigrationTimes, Phase};
 
-const GOLDEN: &str = include_str!("golden/state-2.json");
+const GOLDEN: &str = include_str!("golden/state-3.json");
+/// Before recoveries.
+const FORMAT_2: &str = include_str!("golden/state-2.json");
 /// Before pre-copy.
 const FORMAT_1: &str = include_str!("golden/state-1.json");
 
@@ -24,12 +26,26 @@ fn sample() -> State {
     state
 }
 
+/// And a second migration, recovered after its commit.
+fn recovered() -> State {
+    let mut state = sample();
+    must(
+        &mut state,
+        &[create(3, 1, None), running(1, 3, 1), start(2, 3, 2)],
+    );
+    for phase in Phase::ALL.into_iter().take(8).skip(1) {
+        must(&mut state, &[advance(2, phase)]);
+    }
+    must(&mut state, &[take_back(2)]);
+    state
+}
+
 /// For a new format, `GODWIT_WRITE_GOLDEN=1 cargo test -p godwit-core --test stored` writes it anew.
 #[test]
 fn the_golden_file_is_read_and_written_as_it_is() {
-    let state = sample();
+    let state = recovered();
     if std::env::var_os("GODWIT_WRITE_GOLDEN").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-2.json");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/state-3.json");
         let mut text = state.to_json();
         text.push(b'\n');
         std::fs::write(path, text).unwrap();
@@ -39,6 +55,11 @@ fn the_golden_file_is_read_and_written_as_it_is() {
         String::from_utf8(state.to_json()).unwrap(),
         GOLDEN.trim_end()
     );
+}
+
+#[test]
+fn format_2_is_read_and_nothing_in_it_was_recovered() {
+    assert_eq!(State::from_json(FORMAT_2.as_bytes()).unwrap(), sample());
 }
 
 #[test]
@@ -68,10 +89,10 @@ fn format_1_is_read_and_its_migrations_stop_and_copy_to_their_end() {
 
 #[test]
 fn a_newer_format_is_refused_before_it_is_read() {
-    let newer = br#"{"version":3,"state":"something else"}"#;
+    let newer = br#"{"version":4,"state":"something else"}"#;
     assert!(matches!(
         State::from_json(newer),
-        Err(StateError::Version(3))
+        Err(StateError::Version(4))
     ));
     assert!(matches!(State::from_json(b"{}"), Err(StateError::Json(_))));
 }

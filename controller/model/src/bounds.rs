@@ -12,8 +12,11 @@ pub struct Bounds {
     pub migrations: u8,
     /// Whether memory comes in rounds before the freeze.
     pub pre_copy: bool,
-    /// Whether what a shim holds can be lost, which the protocol does not promise to survive.
+    /// Whether a shim can be lost with what it holds or runs. A copy that ran has no other: that
+    /// it is there is not promised.
     pub lost_shims: bool,
+    /// Whether an operator recovers from the source what is committed and lost at its destination.
+    pub operator: bool,
 }
 
 /// Enlarges [`Bounds::faults`].
@@ -28,6 +31,7 @@ impl Default for Bounds {
             migrations: 1,
             pre_copy: true,
             lost_shims: false,
+            operator: false,
         }
     }
 }

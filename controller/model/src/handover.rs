@@ -9,10 +9,10 @@ use crate::{
     bounds::Bounds,
     drive::Drive,
     instance::Instance,
-    message::Sent,
+    message::{Sent, index},
     properties,
     steps::{Part, Step, Who},
-    world::World,
+    world::{World, container},
 };
 
 /// The hand-over as built, or with a mistake put in.
@@ -33,6 +33,8 @@ pub enum Mutation {
     SourceThawsOnSilence,
     /// After the commit a leader that hears nothing of the destination uses the source's copy.
     SourceUsedAgainAfterCommit,
+    /// The same by the way of a recovery, with its generation.
+    TakenBackOnSilence,
 }
 
 impl Model for Handover {
@@ -65,6 +67,8 @@ impl Model for Handover {
         match step {
             Step::Start => next.start(&self.bounds, mutation),
             Step::Cancel => next.cancel(),
+            Step::Recover => next.recover(),
+            Step::TakeBackOnSilence => next.recover(),
             Step::Notice => next.notice(mutation),
             Step::Commit => next.commit(mutation),
             Step::Arrive { command, part } => next.arrive(command, part),
@@ -103,7 +107,10 @@ impl Model for Handover {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let all = properties::all();
+        let mut all = properties::all();
+        if self.bounds.lost_shims {
+            all.extend(properties::recoveries(self.bounds.operator));
+        }
         match self.only {
             Some(name) => all.into_iter().filter(|p| p.name == name).collect(),
             None => all,
@@ -118,6 +125,9 @@ impl Handover {
             None if world.started < self.bounds.migrations => steps.push(Step::Start),
             // The leader notices in a step of its own.
             Some(phase) if abortable(phase) => steps.push(Step::Cancel),
+            Some(Phase::Committed) if self.bounds.operator && is_gone(world) => {
+                steps.push(Step::Recover);
+            }
             _ => {}
         }
     }
@@ -148,7 +158,7 @@ impl Handover {
                 is.instance,
                 Instance::Frozen { .. } | Instance::Armed { .. } | Instance::Staged { .. }
             );
-            if held && self.bounds.lost_shims {
+            if (held || is.instance.runs()) && self.bounds.lost_shims {
                 steps.push(Step::LoseShim(host));
             }
         }
@@ -158,7 +168,19 @@ impl Handover {
         {
             steps.push(Step::UseSourceAgain);
         }
+        if world.phase() == Some(Phase::Committed)
+            && world.leader.is_some()
+            && self.mutation == Some(Mutation::TakenBackOnSilence)
+        {
+            steps.push(Step::TakeBackOnSilence);
+        }
     }
+}
+
+/// What the operator answers for: whatever was there is lost. Whether it ran before, nobody knows.
+fn is_gone(world: &World) -> bool {
+    let owner = &world.log.containers[&container()].host;
+    world.leader.is_some() && matches!(world.hosts[index(owner)].instance, Instance::Lost { .. })
 }
 
 fn network(world: &World, steps: &mut Vec<Step>) {

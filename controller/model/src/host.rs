@@ -170,6 +170,7 @@ impl Host {
         }
         if let Role::Incoming { migration, .. } = &self.memory.role
             && !self.memory.succeeded("stage", migration)
+            && matches!(state, InstanceState::Staged { .. })
         {
             self.door = Door::Open { rounds: false };
         }

@@ -31,8 +31,11 @@ pub enum Instance {
         value: u8,
     },
     Exited,
-    /// Its shim has ended and left no exit code.
-    Lost,
+    /// Its shim has ended and left no exit code. `never`: it has left the proof that nothing of it
+    /// ran here.
+    Lost {
+        never: bool,
+    },
 }
 
 impl Instance {
@@ -50,7 +53,7 @@ impl Instance {
             Self::Exited => InstanceState::Exited {
                 exit: Exit { code: 0, at_ms: 0 },
             },
-            Self::Lost => InstanceState::Lost {
+            Self::Lost { .. } => InstanceState::Lost {
                 reason: "lost".to_owned(),
             },
         })
@@ -65,7 +68,7 @@ impl Instance {
     pub fn halve(&mut self) {
         match self {
             Self::Frozen { packed, .. } => *packed = false,
-            Self::Absent | Self::Armed { .. } => *self = Self::Lost,
+            Self::Absent | Self::Armed { .. } => *self = Self::Lost { never: false },
             _ => {}
         }
     }
@@ -202,6 +205,9 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
             match instance {
                 Instance::Staged { value, .. } => world.run(host, value),
                 Instance::Running { .. } => {}
+                Instance::Lost { never: true } => {
+                    return Err(failure(FailureKind::NeverResumed, "it never ran"));
+                }
                 _ => return Err(failure(FailureKind::Internal, "nothing is staged")),
             }
             Ok(Outcome::Resumed {
@@ -209,9 +215,10 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
                 steps: Vec::new(),
             })
         }
-        Verb::Discard { .. } => {
+        Verb::Discard { generation, .. } => {
             world.hosts[host].door = Door::Closed;
-            if instance.runs() {
+            // With a generation it is an older copy, and ended.
+            if instance.runs() && generation.is_none() {
                 return wrong("it runs");
             }
             world.hosts[host].instance = Instance::Absent;
@@ -261,7 +268,7 @@ pub fn break_down(host: &mut Host, verb: &Verb) -> Answer {
             if let Door::Complete { value, packed } = host.door {
                 host.door = Door::Shut { value, packed };
                 if let Instance::Armed { .. } = host.instance {
-                    host.instance = Instance::Lost;
+                    host.instance = Instance::Lost { never: true };
                 }
             }
         }

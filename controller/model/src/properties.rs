@@ -1,6 +1,7 @@
 //! What must hold, what must come, and what must be possible.
 
 use godwit_agent::ledger::Role;
+use godwit_core::RecoveredBy;
 use godwit_types::Phase;
 use stateright::Property;
 
@@ -15,6 +16,8 @@ pub const ONE_COPY: &str = "at most one copy runs";
 pub const NOTHING_FORGOTTEN: &str = "no acknowledged output is forgotten";
 pub const A_COPY_IS_THERE: &str = "the owner always has a copy that runs or can";
 pub const NOTHING_LEFT: &str = "a finished migration leaves nothing behind";
+pub const RECOVERED_BY_ITSELF: &str = "the source is used again by the destination's definite word";
+pub const RECOVERED_BY_OPERATOR: &str = "the source is used again by the operator's word";
 pub const IT_ENDS: &str = "every migration ends";
 
 /// Those that are checked in every state and on every path.
@@ -25,6 +28,21 @@ pub const MUST_HOLD: [&str; 5] = [
     NOTHING_LEFT,
     IT_ENDS,
 ];
+
+/// With lost shims.
+pub fn recoveries(operator: bool) -> Vec<Property<Handover>> {
+    let mut all = vec![Property::sometimes(
+        RECOVERED_BY_ITSELF,
+        |_, world: &World| recovered(world, RecoveredBy::Destination),
+    )];
+    if operator {
+        all.push(Property::sometimes(
+            RECOVERED_BY_OPERATOR,
+            |_, world: &World| recovered(world, RecoveredBy::Operator),
+        ));
+    }
+    all
+}
 
 pub fn all() -> Vec<Property<Handover>> {
     vec![
@@ -56,6 +74,15 @@ pub fn all() -> Vec<Property<Handover>> {
     ]
 }
 
+/// The container went back after a commit, and runs. `by`: an operator's word or the destination's.
+fn recovered(world: &World, by: RecoveredBy) -> bool {
+    let owner = index(&world.log.containers[&container()].host);
+    let went_back = world.log.migrations.values().any(|migration| {
+        migration.phase == Phase::Aborted && migration.recovered.is_some_and(|is| is.by == by)
+    });
+    went_back && world.hosts[owner].instance.runs()
+}
+
 fn is_settled(world: &World) -> bool {
     world.log.active_migrations().next().is_none()
 }
@@ -77,7 +104,7 @@ fn a_copy_is_there(world: &World) -> bool {
     match &world.hosts[owner].instance {
         Instance::Running { .. } | Instance::Exited => true,
         Instance::Frozen { value, .. } | Instance::Staged { value, .. } => *value == world.seen,
-        Instance::Absent | Instance::Armed { .. } | Instance::Lost => false,
+        Instance::Absent | Instance::Armed { .. } | Instance::Lost { .. } => false,
     }
 }
 
@@ -89,7 +116,7 @@ fn nothing_left(world: &World) -> bool {
     let (owner, other) = (&world.hosts[owner], &world.hosts[1 - owner]);
     matches!(
         owner.instance,
-        Instance::Running { .. } | Instance::Exited | Instance::Lost
+        Instance::Running { .. } | Instance::Exited | Instance::Lost { .. }
     ) && other.instance == Instance::Absent
         && matches!(other.memory.role, Role::None { .. })
         && [owner, other]

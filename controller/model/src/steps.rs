@@ -30,6 +30,8 @@ pub enum Step {
     Start,
     /// The user takes it back.
     Cancel,
+    /// The operator has the source used again: nothing runs at the destination, and nothing will.
+    Recover,
     /// The leader finds that it was taken back.
     Notice,
     Commit,
@@ -75,6 +77,7 @@ pub enum Step {
     // Of mutations alone.
     ThawOnSilence(usize),
     UseSourceAgain,
+    TakeBackOnSilence,
 }
 
 impl Step {
@@ -84,6 +87,7 @@ impl Step {
             self,
             Self::Start
                 | Self::Cancel
+                | Self::Recover
                 | Self::Notice
                 | Self::Commit
                 | Self::Arrive { .. }
@@ -121,6 +125,7 @@ pub fn describe(world: &World, step: &Step) -> String {
     match step {
         Step::Start => "the user starts a migration".to_owned(),
         Step::Cancel => "the user cancels".to_owned(),
+        Step::Recover => "the operator RECOVERS from the source".to_owned(),
         Step::Notice => "the leader notices the cancel".to_owned(),
         Step::Commit => "the leader COMMITS".to_owned(),
         Step::Arrive { command: at, part } => {
@@ -157,6 +162,7 @@ pub fn describe(world: &World, step: &Step) -> String {
         Step::Exit(host) => format!("the container on {} ends", host_name(*host)),
         Step::LoseShim(host) => format!("the shim on {} is lost", host_name(*host)),
         Step::ThawOnSilence(host) => format!("{} THAWS since it hears nothing", host_name(*host)),
+        Step::TakeBackOnSilence => "the leader TAKES BACK since it hears nothing".to_owned(),
         Step::UseSourceAgain => "the leader asks the SOURCE to run its copy".to_owned(),
     }
 }

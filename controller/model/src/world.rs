@@ -5,11 +5,11 @@ use godwit_agent::{
     ledger::{Answer, Record},
 };
 use godwit_core::{
-    Act, Applied, Command, NewContainer, Record as Written, State, apply, container_operation,
-    operation,
+    Act, Applied, Command, NewContainer, Record as Written, RecoveredBy, State, apply,
+    container_operation, operation,
 };
 use godwit_types::{
-    AgentCommand, ContainerId, Digest, Generation, InstanceState, Limits, MigrationId,
+    AgentCommand, ContainerId, Digest, FailureKind, Generation, InstanceState, Limits, MigrationId,
     MigrationOptions, OperationId, Outcome, Phase, Refusal, Verb,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 /// Failures of an act that is insisted on are answered by so many attempts in the model. One that
 /// needs more never ends.
 const ATTEMPTS: u32 = 4;
+/// What goes back after its commit is stored as.
+pub const RECOVERED: &str = "recovered";
 /// What the user's cancel is stored as.
 pub const CANCELLED: &str = "cancelled by the operator";
 
@@ -192,6 +194,24 @@ impl World {
         }
     }
 
+    /// By an operator's word.
+    pub fn recover(&mut self) {
+        if let Some(mut drive) = self.leader.take() {
+            self.flush(&mut drive);
+            let taken_back = self.take_back(&drive.migration, RecoveredBy::Operator);
+            assert_eq!(taken_back, Ok(Applied::Changed));
+            self.leader = Some(drive);
+        }
+    }
+
+    fn take_back(&mut self, id: &MigrationId, by: RecoveredBy) -> Result<Applied, Refusal> {
+        self.write(&Command::TakeBack {
+            migration: id.clone(),
+            by,
+            error: RECOVERED.to_owned(),
+        })
+    }
+
     // The leader.
 
     /// Works until it waits for an answer, for the commit, or for nothing.
@@ -355,6 +375,20 @@ impl World {
         let pending = drive.pending.remove(at);
         if drive.insists() {
             match &answer {
+                // The destination's definite word.
+                Err(failure)
+                    if failure.kind == FailureKind::NeverResumed && pending.act == Act::Resume =>
+                {
+                    drive.pending.clear();
+                    self.written(who, drive, |world, drive| {
+                        let id = drive.migration.clone();
+                        let taken_back = world.take_back(&id, RecoveredBy::Destination).is_ok();
+                        drive.look(&world.log);
+                        taken_back
+                    });
+                    self.proceed(who, mutation);
+                    return;
+                }
                 Err(failure) if !nothing_to_do(pending.act, failure.kind) => {
                     self.again(&mut drive, pending);
                     self.put(who, drive, view);
@@ -504,7 +538,9 @@ impl World {
 
     /// The shim ends, and CRIU and the tasks with it.
     pub fn lose_shim(&mut self, host: usize) {
-        self.hosts[host].instance = Instance::Lost;
+        let instance = &mut self.hosts[host].instance;
+        let never = matches!(instance, Instance::Armed { .. } | Instance::Staged { .. });
+        *instance = Instance::Lost { never };
     }
 
     /// Two worlds that differ in nothing that can matter are one.

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use godwit_core::{Command, Migration, find_container, find_migration, migration_view};
+use godwit_core::{
+    Command, Migration, RecoveredBy, find_container, find_migration, migration_view,
+};
 use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     document, failure,
     v1::{Document, Documents},
 };
-use godwit_types::{MigrationId, MigrationView};
+use godwit_types::{InstanceState, MigrationId, MigrationView, Phase, Refusal};
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep_until},
@@ -107,7 +109,11 @@ async fn follow(
 
 fn view_of(leader: &Leader, migration: &Migration) -> MigrationView {
     let problem = leader.sessions.precopy_problem(&migration.from);
-    migration_view(migration, leader.progress.of(migration), problem.as_deref())
+    let awaits = (!migration.phase.is_final())
+        .then(|| leader.waits.of(&migration.id))
+        .flatten();
+    let progress = leader.progress.of(migration);
+    migration_view(migration, progress, problem.as_deref(), awaits)
 }
 
 /// Takes a migration back, if it can still be.
@@ -123,6 +129,56 @@ pub async fn cancel(leader: &Arc<Leader>, request: MigrationRequest) -> Result<D
     let state = leader.state();
     let migration = find_migration(&state, migration.id.as_str()).map_err(failure::refused)?;
     Ok(document::write(&view_of(leader, migration)))
+}
+
+/// By the operator's word the container goes back to its source after the commit. Harmless when it
+/// has already.
+pub async fn recover(leader: &Arc<Leader>, request: MigrationRequest) -> Result<Document, Status> {
+    let state = read(leader).await?;
+    let migration = find_migration(&state, &request.migration).map_err(failure::refused)?;
+    leader
+        .sessions
+        .wait_elected(std::slice::from_ref(&migration.to))
+        .await;
+    if migration.recovered.is_none() && migration.phase == Phase::Committed {
+        runs_nowhere(leader, migration).map_err(failure::refused)?;
+    }
+    let command = Command::TakeBack {
+        migration: migration.id.clone(),
+        by: RecoveredBy::Operator,
+        error: format!(
+            "recovered by the operator: host `{}` was not heard to have resumed it",
+            migration.to
+        ),
+    };
+    leader.raft.propose(&command).await.map_err(status_of)?;
+    let state = leader.state();
+    let migration = find_migration(&state, migration.id.as_str()).map_err(failure::refused)?;
+    Ok(document::write(&view_of(leader, migration)))
+}
+
+/// Refuses when the destination itself says now that it runs the container, or ran it.
+fn runs_nowhere(leader: &Leader, migration: &Migration) -> Result<(), Refusal> {
+    let (owner, generation) = migration.owner();
+    let reports = leader.sessions.reports();
+    let Some((true, report)) = reports.get(owner) else {
+        return Ok(());
+    };
+    let runs = report.instances.iter().any(|instance| {
+        instance.container == migration.container
+            && instance.generation == generation
+            && matches!(
+                instance.state,
+                InstanceState::Running { .. } | InstanceState::Exited { .. }
+            )
+    });
+    if runs {
+        return Err(Refusal::RunsThere {
+            migration: migration.id.clone(),
+            host: owner.clone(),
+        });
+    }
+    Ok(())
 }
 
 pub async fn list(leader: &Arc<Leader>) -> Result<Documents, Status> {

@@ -296,6 +296,15 @@ impl Control for Service {
             migrations::cancel(leader, message)
         })
     }
+
+    async fn recover_migration(
+        &self,
+        request: Request<MigrationRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, recover_migration, again: true, |leader, message| {
+            migrations::recover(leader, message)
+        })
+    }
 }
 
 async fn read(leader: &Leader) -> Result<Arc<godwit_core::State>, Status> {

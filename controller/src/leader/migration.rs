@@ -8,10 +8,12 @@ use std::{
 
 use futures::future::join_all;
 use godwit_core::{
-    Act, Ask, Course, Migration, Record, State, Step, Written, nothing_left, operation,
+    Act, Ask, Course, Migration, Record, RecoveredBy, Side, State, Step, Written, nothing_left,
+    operation,
 };
 use godwit_proto::pause;
 use godwit_types::{FailureKind, FreezeStep, MigrationId, Outcome, Phase};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
@@ -23,6 +25,20 @@ use crate::{ids, raft::ProposeError};
 
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How long a destination that is in contact may take to discard before the source runs again.
+const CLEARING: Duration = Duration::from_secs(10);
+
+/// How insisting ended.
+enum Insisted {
+    Done(Outcome),
+    /// The host answered that there is nothing to do it with.
+    NothingLeft,
+    /// The destination's definite word, with its reason.
+    NeverResumed(String),
+    /// By another's command, after the commit.
+    TakenBack,
+}
 
 struct Drive<'a> {
     leader: &'a Arc<Leader>,
@@ -64,6 +80,7 @@ pub(super) async fn drive(leader: &Arc<Leader>, id: &MigrationId) {
             Step::Impossible(reason) => drive.abort(reason.to_owned(), None).await,
             Step::Finished => {
                 leader.progress.forget(id);
+                leader.waits.forget(id);
                 return;
             }
         };
@@ -123,7 +140,15 @@ impl Drive<'_> {
     async fn forward(&mut self, ask: Ask, reaches: Option<Phase>) -> Result<(), ProposeError> {
         let act = ask.act;
         let what = ask.command.verb.name();
-        let outcome = self.insist(ask).await;
+        let outcome = match self.unless_taken_back(ask).await {
+            Insisted::Done(outcome) => Some(outcome),
+            Insisted::NothingLeft => None,
+            Insisted::NeverResumed(reason) => return self.take_back(reason).await,
+            Insisted::TakenBack => {
+                self.look(&self.leader.state());
+                return Ok(());
+            }
+        };
         let mut record = Record {
             steps: std::mem::take(&mut self.own_steps),
             ..Record::default()
@@ -214,7 +239,21 @@ impl Drive<'_> {
         Ok(())
     }
 
+    /// The destination has said that it never resumed, and never will.
+    async fn take_back(&mut self, reason: String) -> Result<(), ProposeError> {
+        let (migration, from) = (&self.migration().id, &self.migration().from);
+        warn!(%migration, %reason, "going back to the source after the commit");
+        let error = format!("resume: {reason}; the container went back to host `{from}`");
+        let command = self.course.take_back(RecoveredBy::Destination, error);
+        self.leader.raft.propose(&command).await?;
+        self.look(&self.leader.state());
+        Ok(())
+    }
+
     async fn undo(&mut self, asks: Vec<Ask>) -> Result<(), ProposeError> {
+        if self.migration().recovered.is_some() {
+            return self.recover(asks).await;
+        }
         // Side by side: a destination that is down must not keep the source frozen.
         join_all(asks.into_iter().map(|ask| self.insist(ask))).await;
         self.advance(Phase::Aborted, Record::default()).await?;
@@ -222,29 +261,85 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Asks until the host has done it. None: it answered that there is nothing to do it with.
-    async fn insist(&self, ask: Ask) -> Option<Outcome> {
-        let Ask {
-            act,
-            host,
-            mut command,
-        } = ask;
+    /// The container is the source's again. A destination that is in contact discards first: by an
+    /// operator's word it may run a copy. One that is not must not keep the source frozen.
+    async fn recover(&mut self, asks: Vec<Ask>) -> Result<(), ProposeError> {
+        let to = self.migration().to.clone();
+        let of = |side| {
+            asks.iter()
+                .filter(move |ask| ask.act.side() == side)
+                .cloned()
+        };
+        let sessions = &self.leader.sessions;
+        sessions.wait_elected(std::slice::from_ref(&to)).await;
+        let cleared = sessions.is_up(&to) && {
+            let discarding = join_all(of(Side::Destination).map(|ask| self.insist(ask)));
+            timeout(CLEARING, discarding).await.is_ok()
+        };
+        join_all(of(Side::Source).map(|ask| self.insist(ask))).await;
+        let record = Record {
+            uncleared: !cleared,
+            ..Record::default()
+        };
+        self.advance(Phase::Aborted, record).await?;
+        info!(migration = %self.migration().id, cleared, "recovered, the source runs on");
+        Ok(())
+    }
+
+    /// Insists until the migration goes back after its commit.
+    async fn unless_taken_back(&self, ask: Ask) -> Insisted {
+        let id = &self.migration().id;
+        let mut published = self.leader.raft.published();
+        let taken_back = published.wait_for(|published| {
+            let stored = published.state.migrations.get(id);
+            stored.is_some_and(|stored| stored.recovered.is_some())
+        });
+        tokio::select! {
+            biased;
+            insisted = self.insist(ask) => insisted,
+            _ = taken_back => Insisted::TakenBack,
+        }
+    }
+
+    /// Asks until the host has done it, or says that there is nothing to do.
+    async fn insist(&self, ask: Ask) -> Insisted {
+        let insisted = self.again_and_again(ask).await;
+        self.leader.waits.forget(&self.migration().id);
+        insisted
+    }
+
+    async fn again_and_again(&self, ask: Ask) -> Insisted {
+        let waits = |why: String| {
+            let what = format!(
+                "for host `{}` to {}: {why}",
+                ask.host,
+                ask.command.verb.name()
+            );
+            self.leader.waits.keep(&self.migration().id, what);
+        };
+        let (act, host) = (ask.act, &ask.host);
+        let mut command = ask.command.clone();
         let mut backoff = BACKOFF;
         let mut attempt = 0;
         loop {
-            match self.leader.sessions.ask(&host, command.clone()).await {
-                Ok(outcome) => return Some(outcome),
+            match self.leader.sessions.ask(host, command.clone()).await {
+                Ok(outcome) => return Insisted::Done(outcome),
                 Err(AskError::HostDown(_)) => {
                     warn!(migration = %self.migration().id, %host, what = command.verb.name(),
                         "host is down, waiting for it");
-                    self.leader.sessions.wait_up(&host).await;
+                    waits("the host is down".to_owned());
+                    self.leader.sessions.wait_up(host).await;
                 }
                 Err(AskError::Failed(failure)) => {
                     warn!(migration = %self.migration().id, %host, what = command.verb.name(),
                         error = %failure.message, "failed");
                     if nothing_left(act, failure.kind) {
-                        return None;
+                        return Insisted::NothingLeft;
                     }
+                    if failure.kind == FailureKind::NeverResumed && act == Act::Resume {
+                        return Insisted::NeverResumed(failure.message);
+                    }
+                    waits(failure.message);
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     attempt += 1;

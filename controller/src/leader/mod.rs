@@ -17,7 +17,9 @@ mod migration;
 mod networks;
 mod progress;
 mod reconcile;
+mod recovery;
 pub mod sessions;
+mod waits;
 
 use std::{
     collections::BTreeSet,
@@ -37,6 +39,7 @@ use crate::{
 use progress::Progresses;
 pub use reconcile::{Job, JobError, Jobs};
 use sessions::Sessions;
+use waits::Waits;
 
 const SWEEP: Duration = Duration::from_millis(250);
 
@@ -46,6 +49,7 @@ pub struct Leader {
     pub raft: Arc<Raft>,
     pub sessions: Sessions,
     pub progress: Progresses,
+    pub waits: Waits,
     pub jobs: Jobs,
     pub scope: Scope,
     owner: Owner,
@@ -61,6 +65,7 @@ impl Leader {
             raft,
             sessions: Sessions::new(),
             progress: Progresses::default(),
+            waits: Waits::default(),
             jobs: Jobs::default(),
             scope: scope.clone(),
             owner,

@@ -35,6 +35,8 @@ struct Inner {
     tables: BTreeMap<String, NetworkTable>,
     failing: Option<(&'static str, FailureKind)>,
     estimate: Estimate,
+    /// Its sessions are over, and none begins.
+    down: bool,
     rounds: Vec<Round>,
     session: Option<mpsc::Sender<FromAgent>>,
 }
@@ -116,6 +118,23 @@ impl Agent {
         self.inner.lock().unwrap().tables.get(network).cloned()
     }
 
+    /// Whether it is in contact with anybody.
+    pub fn down(&self, down: bool) {
+        self.inner.lock().unwrap().down = down;
+    }
+
+    /// By which generation it has an instance.
+    pub fn generation(&self, container: &ContainerId) -> Option<Generation> {
+        let inner = self.inner.lock().unwrap();
+        inner.instances.get(container).map(|instance| instance.0)
+    }
+
+    /// What is reported of an instance besides what it was asked.
+    pub fn is(&self, container: &ContainerId, state: InstanceState) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.instances.get_mut(container).unwrap().1 = state;
+    }
+
     pub fn exit(&self, container: &ContainerId, code: i32) {
         let mut inner = self.inner.lock().unwrap();
         let exit = Exit { code, at_ms: 1 };
@@ -125,6 +144,9 @@ impl Agent {
     async fn live(self, credentials: Credentials, members: Vec<(String, String)>) {
         loop {
             for (name, address) in &members {
+                if self.inner.lock().unwrap().down {
+                    continue;
+                }
                 let target = Target {
                     address: address.clone(),
                     cluster: CLUSTER.to_owned(),
@@ -167,6 +189,9 @@ impl Agent {
                     Some(to_agent::Message::NotLeader(_)) | None => return Ok(()),
                 },
                 _ = beat.tick() => {
+                    if self.inner.lock().unwrap().down {
+                        return Ok(());
+                    }
                     let report = from_agent::Message::Report(document::write(&self.report()));
                     if sender.send(message(report)).await.is_err() {
                         return Ok(());
@@ -324,8 +349,13 @@ impl Inner {
                 };
                 Outcome::Frozen { steps: steps() }
             }
-            Verb::Thaw { container, .. } => {
+            Verb::Thaw {
+                container,
+                generation,
+                ..
+            } => {
                 if let Some(instance) = self.instances.get_mut(container) {
+                    instance.0 = *generation;
                     instance.1 = InstanceState::Running { pid: 42 };
                 }
                 Outcome::Done

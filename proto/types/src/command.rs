@@ -133,12 +133,17 @@ pub enum Verb {
         container: ContainerId,
         generation: Generation,
     },
-    /// Destination, before the commit: leave nothing. → `Done`
+    /// Destination, before the commit or after a recovery: leave nothing. → `Done`
     Discard {
         migration: MigrationId,
         container: ContainerId,
+        /// After a recovery, the generation by which the source owns the container again: what is
+        /// older here is ended, even if it runs.
+        #[serde(default)]
+        generation: Option<Generation>,
     },
-    /// Source, before the commit: let the tasks run again as if nothing had been. → `Done`
+    /// Source, before the commit: let the tasks run again as if nothing had been. With a generation
+    /// newer than the instance's, it is the owner again by that one: after a recovery. → `Done`
     Thaw {
         migration: MigrationId,
         container: ContainerId,
@@ -197,7 +202,8 @@ impl Verb {
             | Self::Resume { generation, .. }
             | Self::Thaw { generation, .. }
             | Self::Release { generation, .. } => Some(*generation),
-            Self::CheckDestination { .. } | Self::Discard { .. } | Self::SyncNetwork { .. } => None,
+            Self::Discard { generation, .. } => *generation,
+            Self::CheckDestination { .. } | Self::SyncNetwork { .. } => None,
         }
     }
 
@@ -303,6 +309,9 @@ pub enum FailureKind {
     Peer,
     /// The container writes faster than its memory can be sent: the freeze would be too long.
     NotConverging,
+    /// The instance that was to be resumed is lost, it never ran here, and no command of its
+    /// generation will ever make it run: the host has written that down.
+    NeverResumed,
     /// Anything else; the text says it.
     Internal,
 }

@@ -63,6 +63,20 @@ pub enum Refusal {
     },
     #[error("migration {migration} is past its commit point and can only go forward")]
     PastCommit { migration: MigrationId },
+    #[error(
+        "migration {migration} is {phase}: only one that is committed and not resumed can be recovered"
+    )]
+    NotRecoverable {
+        migration: MigrationId,
+        phase: Phase,
+    },
+    #[error(
+        "host `{host}` is up and says that the container runs there: migration {migration} goes on"
+    )]
+    RunsThere {
+        migration: MigrationId,
+        host: HostName,
+    },
     #[error("generation {given} is behind {current}: the sender no longer owns the container")]
     StaleGeneration {
         given: Generation,

@@ -118,6 +118,12 @@ pub struct MigrationView {
     /// The kind of that failure, when a host failed.
     #[serde(default)]
     pub failure: Option<FailureKind>,
+    /// After its commit the container went back to the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
+    /// What it has been waiting for since a first attempt did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<String>,
     #[serde(default)]
     pub options: MigrationOptions,
     /// Milliseconds since 1970.

@@ -10,5 +10,5 @@ mod user;
 pub use bundle::{Bundle, MASKED_FILES, binds};
 pub use command::{CommandError, resolve as resolve_command};
 pub use images::{make_in_memory, remove_images};
-pub use paths::{InstancePaths, remove_tree, write_atomic};
+pub use paths::{HELD, InstancePaths, remove_tree, write_atomic};
 pub use user::{User, UserError, resolve as resolve_user};

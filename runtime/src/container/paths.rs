@@ -11,6 +11,7 @@
 //!                    rootfs/        upper, work, merged
 //!                    checkpoint/    source: what is sent      } one of them,
 //!                    incoming/      destination: what arrived } during a migration
+//!                    held           destination: it has not been resumed yet; holds the boot's id
 //! RUN/shims/ID.sock                 the shim's socket
 //! RUN/netns/ID                      the network namespace
 //! ```
@@ -22,6 +23,9 @@ use std::{
 
 use godwit_types::ContainerId;
 use serde::Serialize;
+
+/// See [`crate::shim::held`].
+pub const HELD: &str = "held";
 
 /// The paths of one instance.
 #[derive(Debug, Clone)]
@@ -53,6 +57,10 @@ impl InstancePaths {
 
     pub fn exit(&self) -> PathBuf {
         self.dir.join("exit.json")
+    }
+
+    pub fn held(&self) -> PathBuf {
+        self.dir.join(HELD)
     }
 
     pub fn log(&self) -> PathBuf {

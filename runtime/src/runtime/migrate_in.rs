@@ -13,12 +13,16 @@ use tokio::time::timeout;
 
 use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
 use crate::{
+    cgroup::Group,
     checkpoint::Incoming,
     container::{make_in_memory, remove_images, remove_tree, write_atomic},
     memory,
     network::Gate,
     rootfs::{Rootfs, diff::Mark},
-    shim::protocol::{Request, State, feed},
+    shim::{
+        held,
+        protocol::{Request, State, feed},
+    },
 };
 
 /// Between two looks whether the pager takes memory yet: it lies in the freeze.
@@ -168,6 +172,30 @@ impl Runtime {
             InstanceState::Running { pid } => Ok((pid, steps)),
             InstanceState::Exited { .. } => Ok((0, steps)),
             other => Err(self.wrong_state(id, &other, "running")),
+        }
+    }
+
+    /// Whether it is certain that what was staged here never ran, and that it never will: its shim
+    /// has ended before it resumed anything, in this boot of the machine. What is left of it is
+    /// killed first.
+    pub async fn never_resumed(&self, id: &ContainerId) -> bool {
+        if !matches!(self.state(id).await, Ok(InstanceState::Lost { .. })) {
+            return false;
+        }
+        let (held, cgroup) = (self.paths(id).held(), self.cgroup(id));
+        let proven = blocking(move || {
+            if !held::is_proof(&held) {
+                return Ok(false);
+            }
+            Group::new(&cgroup)?.kill()?;
+            Ok(true)
+        });
+        match proven.await {
+            Ok(proven) => proven,
+            Err(error) => {
+                tracing::warn!(container = id.short(), %error, "what is left can't be killed");
+                false
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod client;
+pub(crate) mod held;
 pub mod protocol;
 mod server;
 

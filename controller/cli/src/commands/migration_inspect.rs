@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use godwit_cli::migration::inspect;
-use godwit_types::{ByteSize, MigrationTimes, MigrationView, Round};
+use godwit_types::{ByteSize, MigrationTimes, MigrationView, Phase, Round};
 
 use crate::{
     options::{Format, Global},
@@ -47,6 +47,15 @@ fn page(view: &MigrationView) -> String {
     if let Some(note) = &view.note {
         facts.push(("note", note.clone()));
     }
+    if view.recovered {
+        facts.push(("recovered", format!("to {}, after its commit", view.from)));
+    }
+    if let Some(awaits) = &view.awaits {
+        facts.push(("waits", output::failure::shown(awaits)));
+    }
+    if view.phase == Phase::Committed && view.awaits.is_some() {
+        facts.push(("can be done", can_be_done(view)));
+    }
     if let Some(progress) = &view.progress {
         facts.push(("pre-copy", of_progress(progress)));
     }
@@ -64,7 +73,7 @@ fn page(view: &MigrationView) -> String {
     }
     let mut page = String::new();
     for (name, value) in facts {
-        let _ = writeln!(page, "{:<11}{value}", format!("{name}:"));
+        let _ = writeln!(page, "{:<11}{value}", format!("{name}: "));
     }
     if !view.rounds.is_empty() {
         let rows: Vec<_> = view.rounds.iter().map(round).collect();
@@ -78,6 +87,16 @@ fn page(view: &MigrationView) -> String {
         page.push_str(&table(header, &timeline(times)));
     }
     page
+}
+
+/// About a commit that nobody has carried out yet.
+fn can_be_done(view: &MigrationView) -> String {
+    let (id, from, to) = (&view.id, &view.from, &view.to);
+    format!(
+        "bring {to} back: it resumes the container, or says that it can't and the container goes \
+         back to {from}; only if {to} is gone for good: `godwit migration recover {id} \
+         --from-source`"
+    )
 }
 
 fn round(round: &Round) -> [String; 6] {
@@ -124,7 +143,7 @@ fn millis(micros: u64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use godwit_types::{FreezeStep, Phase, Progress};
+    use godwit_types::{FreezeStep, Progress};
 
     use super::*;
     use crate::commands::sample_view;
@@ -173,6 +192,24 @@ mod tests {
              restore              50.0   50 %\n\
              between steps        6.0    6 %\n"
         );
+    }
+
+    #[test]
+    fn the_page_of_a_commit_that_waits_says_for_what_and_what_can_be_done() {
+        let mut view = sample_view(Phase::Committed);
+        assert!(!page(&view).contains("can be done"));
+        view.awaits = Some("for host `h2` to resume: the host is down".into());
+        let text = page(&view);
+        for words in [
+            "waits:     for host `h2` to resume: the host is down",
+            "can be done: bring h2 back",
+            "godwit migration recover 0101010101010101 --from-source",
+        ] {
+            assert!(text.contains(words), "no `{words}` in: {text}");
+        }
+        view.phase = Phase::Aborting;
+        view.recovered = true;
+        assert!(page(&view).contains("recovered: to h1, after its commit"));
     }
 
     #[test]

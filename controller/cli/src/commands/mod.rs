@@ -13,6 +13,7 @@ mod migrate;
 mod migration_cancel;
 mod migration_inspect;
 mod migration_ls;
+mod migration_recover;
 mod network_create;
 mod network_ls;
 mod ps;
@@ -61,6 +62,7 @@ pub enum Migration {
     Ls(migration_ls::Args),
     Inspect(migration_inspect::Args),
     Cancel(migration_cancel::Args),
+    Recover(migration_recover::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +106,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,
         Command::Migration(Migration::Cancel(args)) => migration_cancel::run(global, args).await,
+        Command::Migration(Migration::Recover(args)) => migration_recover::run(global, args).await,
         Command::Image(Image::Load(args)) => image_load::run(global, args).await,
         Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
@@ -131,6 +134,8 @@ pub fn sample_view(phase: godwit_types::Phase) -> godwit_types::MigrationView {
         error: None,
         note: None,
         failure: None,
+        recovered: false,
+        awaits: None,
         options: Default::default(),
         started_ms: 1_700_000_000_000,
         rounds: Vec::new(),

@@ -181,6 +181,8 @@ pub fn migration(phase: Phase) -> MigrationView {
         error: (!phase.is_committed()).then(|| "dump failed".into()),
         note: None,
         failure: None,
+        recovered: false,
+        awaits: None,
         options: Default::default(),
         rounds: Vec::new(),
         progress: None,
@@ -274,6 +276,10 @@ impl Control for Served {
             Some(phase) => Ok(Response::new(document::write(&migration(phase)))),
             None => unasked(),
         }
+    }
+
+    async fn recover_migration(&self, _: Request<MigrationRequest>) -> Answer<Document> {
+        Err(Status::unimplemented("recover"))
     }
 
     async fn cancel_migration(&self, _: Request<MigrationRequest>) -> Answer<Document> {

@@ -73,6 +73,7 @@ pub(super) fn start(
         phase: Phase::Pending,
         error: None,
         failure: None,
+        recovered: None,
         options: options.clone(),
         started_ms,
         freeze_started_ms: None,
@@ -110,6 +111,9 @@ pub(super) fn advance(
     }
     let migration = state.migrations.get_mut(id).ok_or_else(|| unknown(id))?;
     migration.phase = to;
+    if let (Phase::Aborted, Some(recovered)) = (to, &mut migration.recovered) {
+        recovered.uncleared = record.uncleared;
+    }
     write_down(migration, record);
     if to.is_final() {
         forget_old(state);
@@ -195,11 +199,11 @@ pub(super) fn abort(
     Ok(Applied::Changed)
 }
 
-fn forget_old(state: &mut State) {
+pub(super) fn forget_old(state: &mut State) {
     let mut finished: Vec<_> = state
         .migrations
         .values()
-        .filter(|m| m.phase.is_final())
+        .filter(|m| m.phase.is_final() && m.recovered.is_none_or(|recovered| !recovered.uncleared))
         .map(|m| (m.started_ms, m.id.clone()))
         .collect();
     finished.sort();
@@ -209,7 +213,7 @@ fn forget_old(state: &mut State) {
     }
 }
 
-fn unknown(id: &MigrationId) -> Refusal {
+pub(super) fn unknown(id: &MigrationId) -> Refusal {
     Refusal::UnknownMigration {
         migration: id.to_string(),
     }

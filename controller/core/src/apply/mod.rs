@@ -4,6 +4,7 @@ mod container;
 mod host;
 mod migration;
 mod network;
+mod recovery;
 
 pub use container::is_news;
 use godwit_types::Refusal;
@@ -89,5 +90,11 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             error,
             failure,
         } => migration::abort(state, migration, error, *failure),
+        Command::TakeBack {
+            migration,
+            by,
+            error,
+        } => recovery::take_back(state, migration, *by, error),
+        Command::Cleared { migration } => Ok(recovery::cleared(state, migration)),
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use godwit_core::{Applied, Command, NewContainer, Record, State, apply};
+use godwit_core::{Applied, Command, NewContainer, Record, RecoveredBy, State, apply};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, InstanceState, Limits,
     MigrationId, MigrationOptions, NetworkName, Phase, Refusal, Round,
@@ -107,6 +107,27 @@ pub fn advance(id: u8, to: Phase) -> Command {
         migration: migration(id),
         to,
         record,
+    }
+}
+
+/// By the destination's word.
+pub fn take_back(id: u8) -> Command {
+    Command::TakeBack {
+        migration: migration(id),
+        by: RecoveredBy::Destination,
+        error: "never resumed".to_owned(),
+    }
+}
+
+/// The end of a recovery that did not reach the destination.
+pub fn uncleared(id: u8) -> Command {
+    Command::Advance {
+        migration: migration(id),
+        to: Phase::Aborted,
+        record: Record {
+            uncleared: true,
+            ..Record::default()
+        },
     }
 }
 

@@ -1,6 +1,9 @@
 //! Containers on their hosts: run, stop, remove, until the host has answered.
 
-use godwit_core::{Command, Container, Desired, Job, State, container_operation};
+use godwit_core::{
+    Act, Command, Container, Desired, Job, State, clearing, container_operation, nothing_left,
+    operation,
+};
 use godwit_types::{
     AgentCommand, ContainerId, Exit, FailureKind, HostName, InstanceState, OperationId, Outcome,
     Status, Verb,
@@ -126,20 +129,28 @@ impl Chore {
         true
     }
 
-    fn id(&self) -> &ContainerId {
+    fn id(&self) -> Option<&ContainerId> {
         match &self.job {
-            Job::Run(id) | Job::Stop(id) | Job::Remove(id) => id,
-            Job::Migrate(_) => unreachable!("a migration is no chore"),
+            Job::Run(id) | Job::Stop(id) | Job::Remove(id) => Some(id),
+            Job::Migrate(_) | Job::Clear(_) => None,
         }
     }
 
     fn host(&self, state: &State) -> Option<HostName> {
-        Some(state.containers.get(self.id())?.host.clone())
+        match &self.job {
+            Job::Clear(id) => Some(state.migrations.get(id)?.to.clone()),
+            _ => Some(state.containers.get(self.id()?)?.host.clone()),
+        }
     }
 
     /// What is still to be asked; None: nothing.
     fn command(&self, state: &State) -> Option<AgentCommand> {
-        let container = state.containers.get(self.id())?;
+        if let Job::Clear(migration) = &self.job {
+            let mut ask = clearing(state, state.migrations.get(migration)?)?;
+            ask.command.operation = operation(migration, ask.act, self.attempt);
+            return Some(ask.command);
+        }
+        let container = state.containers.get(self.id()?)?;
         let (id, generation) = (container.id.clone(), container.generation);
         let verb = match (&self.job, &container.status, container.desired) {
             (Job::Run(_), Status::Creating, _) => Verb::Run {
@@ -178,8 +189,10 @@ impl Chore {
         host: HostName,
         reply: Reply,
     ) -> Waits {
-        let container = state.containers.get(self.id());
-        let id = self.id().clone();
+        let Some(id) = self.id().cloned() else {
+            return self.cleared(hands, host, reply);
+        };
+        let container = state.containers.get(&id);
         match (&self.job, reply) {
             (_, Err(AskError::HostDown)) => self.down(hands, host),
             (Job::Run(_), Ok(Outcome::Running { pid })) => {
@@ -214,10 +227,28 @@ impl Chore {
                 let command = Command::CancelStop { container: id };
                 self.write(hands, command, Err(failure.kind))
             }
-            (Job::Run(_) | Job::Migrate(_), _) => {
+            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_), _) => {
                 hands.settle(&self.job, Ok(()));
                 Waits::Over
             }
+        }
+    }
+
+    /// What a recovered migration left is gone, or is asked for again.
+    fn cleared(&mut self, hands: &mut Hands, host: HostName, reply: Reply) -> Waits {
+        let Job::Clear(migration) = self.job.clone() else {
+            hands.settle(&self.job, Ok(()));
+            return Waits::Over;
+        };
+        match reply {
+            Err(AskError::HostDown) => self.down(hands, host),
+            Err(AskError::Failed(failure)) if !nothing_left(Act::Discard, failure.kind) => {
+                let until = hands.local + self.backoff;
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                self.attempt += 1;
+                Waits::Until(until)
+            }
+            _ => self.write(hands, Command::Cleared { migration }, Ok(())),
         }
     }
 

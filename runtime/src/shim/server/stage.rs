@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     cgroup::Group,
-    container::binds,
+    container::{HELD, binds},
     criu::{Event, Launch, RestoreOptions, Swrk, descriptors, reason, tools},
     memory::pager::IndexAt,
-    shim::protocol::feed,
+    shim::{held, protocol::feed},
 };
 
 /// CRIU's image of the cgroups that the tasks were in at the source.
@@ -64,6 +64,7 @@ pub struct Resumed {
 }
 
 pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Armed, String> {
+    held::begin(&config.dir.join(HELD)).map_err(|error| format!("`{HELD}`: {error}"))?;
     let (output, ends) = Output::new(&config.dir.join(crate::log::FILE))
         .map_err(|error| format!("log can't be opened: {error}"))?;
     let netns = File::open(&config.netns)
@@ -227,6 +228,14 @@ impl Staged {
     #[expect(clippy::result_large_err)]
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
         let mut steps = Steps::new();
+        // It waits for us, and has nothing to say unless it has ended: nothing can run any more.
+        if self.swrk.is_ready() {
+            return Err((None, "criu ended while it held the container".to_owned()));
+        }
+        // Before the network: it can acknowledge what nobody else has.
+        if let Err(error) = held::end(&config.dir.join(HELD)) {
+            return Err((Some(self), format!("`{HELD}` can't be removed: {error}")));
+        }
         // Before the tasks run, as CRIU itself does it: what they send first must not be lost.
         if let Err(error) = gate(config, true) {
             return Err((Some(self), error));
