@@ -9,7 +9,7 @@ use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     v1::Document,
 };
-use godwit_types::{Estimate, MigrationOptions, MigrationView};
+use godwit_types::{Estimate, MigrationOptions, MigrationView, Priority};
 use tokio::time::sleep;
 use tonic::Streaming;
 
@@ -26,6 +26,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Order {
     pub container: String,
     pub to: String,
+    pub priority: Priority,
     pub options: MigrationOptions,
 }
 
@@ -40,6 +41,7 @@ impl Order {
             max_bandwidth: options.max_bandwidth.unwrap_or(0),
             timeout_ms: options.timeout_ms.unwrap_or(0),
             dry_run,
+            priority: self.priority.to_string(),
         }
     }
 }
@@ -138,7 +140,8 @@ fn tell(
     view: MigrationView,
     seen: &mut impl FnMut(&MigrationView),
 ) {
-    let same = |last: &MigrationView| last.phase == view.phase && last.progress == view.progress;
+    let what = |view: &MigrationView| (view.phase, view.place, view.progress.clone());
+    let same = |last: &MigrationView| what(last) == what(&view);
     if !last.as_ref().is_some_and(same) {
         seen(&view);
     }

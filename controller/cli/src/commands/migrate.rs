@@ -10,7 +10,7 @@ use godwit_cli::{
 };
 use godwit_types::{
     ByteSize, CommandFailure, Estimate, MigrationMode, MigrationOptions, MigrationView, Millis,
-    Phase,
+    Phase, Priority,
 };
 
 use crate::{
@@ -42,6 +42,9 @@ pub struct Args {
     /// limit]
     #[arg(long, value_name = "TIME")]
     timeout: Option<Millis>,
+    /// Which of those that wait starts first, when too many are under way
+    #[arg(long, value_parser = priorities(), default_value_t = Priority::Normal)]
+    priority: Priority,
     /// Print the migration's id and leave it to itself
     #[arg(short, long)]
     detach: bool,
@@ -56,6 +59,11 @@ fn modes() -> impl TypedValueParser<Value = MigrationMode> {
         .try_map(|name| name.parse::<MigrationMode>())
 }
 
+fn priorities() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::as_str))
+        .try_map(|name| name.parse::<Priority>())
+}
+
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let order = Order {
         options: MigrationOptions {
@@ -66,6 +74,7 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         },
         container: args.container,
         to: args.to,
+        priority: args.priority,
     };
     order.options.check()?;
     if args.dry_run {
