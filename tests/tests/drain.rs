@@ -23,7 +23,7 @@ fn name(number: usize) -> String {
 fn start(cluster: &Cluster, name: &str, arguments: &[&str]) {
     let mut all = vec!["run", "-d", "--name", name];
     all.extend(arguments);
-    all.extend(["workload", "/bin/godwit-workload", "count", "20"]);
+    all.extend(["workload", "/bin/godwit-workload", "count"]);
     cluster.ok(&all).unwrap();
 }
 
