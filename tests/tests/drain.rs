@@ -12,6 +12,10 @@ use godwit_tests::{
     scene::SOON,
     testbed::{Cluster, Options, PATIENCE, list, wait_for},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 const CONTAINERS: usize = 12;
@@ -77,6 +81,23 @@ fn finished(drain: &mut Child, cluster: &Cluster) -> usize {
     most
 }
 
+/// Begins it, and ends its watching as Ctrl-C does.
+fn interrupt(cluster: &Cluster) {
+    let mut drain = cluster.godwit(&["host", "drain", "h1"]);
+    drain.stderr(Stdio::piped());
+    let drain = drain.spawn().unwrap();
+    wait_for("a drain", PATIENCE, || look(cluster).0 > 0).unwrap();
+    let pid = i32::try_from(drain.id()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    let ended = drain.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(
+        said.contains("the drain goes on; `godwit host drain h1`"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_drained_host_is_left_by_all_within_the_limits_and_by_way_of_another_leader() {
     let mut cluster = Cluster::start(Options::default()).unwrap();
@@ -90,6 +111,7 @@ fn a_drained_host_is_left_by_all_within_the_limits_and_by_way_of_another_leader(
         });
     }
 
+    interrupt(&cluster);
     let began = Instant::now();
     let mut drain = cluster.godwit(&["host", "drain", "h1"]);
     drain.stdout(Stdio::piped()).stderr(Stdio::piped());
