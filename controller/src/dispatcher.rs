@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
-use godwit_core::{Command, Host};
+use godwit_core::Command;
 use godwit_proto::{
     agent::{
         FromAgent, Hello, NotLeader, ToAgent, Welcome,
@@ -120,16 +120,13 @@ async fn introduce(leader: &Leader, host: &HostName, hello: &Hello) -> Result<()
         .underlay
         .parse()
         .map_err(|_| Status::invalid_argument("`underlay` is not an IPv4 address"))?;
-    let said = Host {
-        address: hello.address.clone(),
-        underlay,
-    };
-    if leader.state().hosts.get(host) == Some(&said) {
+    let known = leader.state().hosts.get(host).cloned();
+    if known.is_some_and(|known| known.address == hello.address && known.underlay == underlay) {
         return Ok(());
     }
     let command = Command::HostSeen {
         name: host.clone(),
-        address: said.address,
+        address: hello.address.clone(),
         underlay,
     };
     let proposed = leader.raft.propose(&command).await;

@@ -41,6 +41,7 @@ pub fn refused(refusal: Refusal) -> Status {
         Refusal::HostDown { .. } => Code::Unavailable,
         Refusal::NoHostForImage { .. }
         | Refusal::ImageMissing { .. }
+        | Refusal::HostDraining { .. }
         | Refusal::NoCriu { .. }
         | Refusal::AlreadyThere { .. }
         | Refusal::NotRunning { .. }

@@ -98,6 +98,9 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         Refusal::HostDown { .. } => {
             "start `godwit-agent` there; `godwit host ls` shows when it is up".into()
         }
+        Refusal::HostDraining { host } => {
+            format!("`godwit host activate {host}` lets it take containers again")
+        }
         Refusal::ImageMissing { host, .. } => {
             format!("`godwit image load -i FILE --host {host}` loads it there")
         }

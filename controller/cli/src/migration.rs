@@ -9,7 +9,7 @@ use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
     v1::Document,
 };
-use godwit_types::{Estimate, MigrationOptions, MigrationView};
+use godwit_types::{Estimate, MigrationOptions, MigrationView, Priority};
 use tokio::time::{Instant, sleep};
 use tonic::Streaming;
 
@@ -26,6 +26,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Order {
     pub container: String,
     pub to: String,
+    pub priority: Priority,
     pub options: MigrationOptions,
 }
 
@@ -41,6 +42,7 @@ impl Order {
             timeout_ms: options.timeout_ms.unwrap_or(0),
             dry_run,
             compress: options.compress.to_string(),
+            priority: self.priority.to_string(),
         }
     }
 }
@@ -160,7 +162,8 @@ fn tell(
     view: MigrationView,
     seen: &mut impl FnMut(&MigrationView),
 ) {
-    let same = |last: &MigrationView| last.phase == view.phase && last.progress == view.progress;
+    let what = |view: &MigrationView| (view.phase, view.place, view.progress.clone());
+    let same = |last: &MigrationView| what(last) == what(&view);
     if !last.as_ref().is_some_and(same) {
         seen(&view);
     }

@@ -1,11 +1,12 @@
 //! Everything that can change the state. Stored in the Raft log as JSON: a field is added with a
 //! default, never renamed.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
-    InstanceState, Limits, MigrationId, MigrationOptions, NetworkName, Phase, Round, Subnet,
+    InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Phase,
+    Priority, Round, Subnet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,11 @@ pub enum Command {
         started_ms: u64,
         #[serde(default = "MigrationOptions::stop")]
         options: MigrationOptions,
+        #[serde(default)]
+        priority: Priority,
+        /// A drain of the source wants it.
+        #[serde(default)]
+        drain: bool,
     },
     /// What leads to this phase has been done. `Committed` is the one commit point.
     Advance {
@@ -92,6 +98,28 @@ pub enum Command {
     /// Nothing of a recovered migration is left at its destination.
     Cleared {
         migration: MigrationId,
+    },
+    /// How many migrations may be under way.
+    SetLimits {
+        limits: MigrationLimits,
+    },
+    /// The host is to be left. A repeat tries again what could not be moved.
+    BeginDrain {
+        host: HostName,
+        /// Empty: any host; in a repeat, as before.
+        to: BTreeSet<HostName>,
+    },
+    /// The host takes containers again.
+    EndDrain {
+        host: HostName,
+    },
+    /// A container could not be moved, and no migration says so.
+    DrainFailed {
+        host: HostName,
+        container: ContainerId,
+        reason: String,
+        /// Not to be tried again.
+        for_good: bool,
     },
 }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use godwit_types::{ContainerId, Phase, Status};
 
-use crate::state::{Container, State};
+use crate::{
+    queue::{is_under_way, next_to_start},
+    state::{Container, State},
+};
 
 /// Answers the first thing that does not hold in `now`, or between `before` and `now`.
 pub fn check(before: &State, now: &State) -> Result<(), String> {
@@ -67,6 +70,7 @@ pub fn check(before: &State, now: &State) -> Result<(), String> {
             return Err(format!("migration {} moves nothing", migration.id));
         }
     }
+    within_limits(before, now)?;
     for (id, old) in &before.migrations {
         let new = now.migrations.get(id);
         let phase = new.map(|m| m.phase);
@@ -80,6 +84,45 @@ pub fn check(before: &State, now: &State) -> Result<(), String> {
         }
         if phase.is_none() && !old.phase.is_final() {
             return Err(format!("migration {id} vanished"));
+        }
+    }
+    Ok(())
+}
+
+/// Limits that were lowered are met by and by: until then nothing starts beyond them.
+fn within_limits(before: &State, now: &State) -> Result<(), String> {
+    let under_way = || now.active_migrations().filter(|m| is_under_way(m));
+    for migration in now.migrations.values() {
+        let id = &migration.id;
+        if migration.queued && migration.phase != Phase::Pending {
+            return Err(format!("migration {id} is queued and {}", migration.phase));
+        }
+        let was = before.migrations.get(id);
+        let started = is_under_way(migration)
+            && migration.phase == Phase::Pending
+            && was.is_none_or(|was| was.queued);
+        if !started {
+            continue;
+        }
+        let all = under_way().count();
+        let out = under_way().filter(|m| m.from == migration.from).count();
+        let into = under_way().filter(|m| m.to == migration.to).count();
+        let beyond = |count: usize, limit: u32| count > limit as usize;
+        if beyond(all, now.limits.cluster)
+            || beyond(out, now.limits.out_of_host)
+            || beyond(into, now.limits.into_host)
+        {
+            return Err(format!("migration {id} started beyond the limits"));
+        }
+    }
+    if let Some(id) = next_to_start(now) {
+        return Err(format!("migration {id} waits although it could start"));
+    }
+    for (name, host) in &now.hosts {
+        let gone = |id: &&ContainerId| now.containers.get(*id).is_none_or(|c| c.host != *name);
+        let failed = host.drain.iter().flat_map(|drain| drain.failed.keys());
+        if let Some(id) = failed.clone().find(gone) {
+            return Err(format!("{} left `{name}` and is kept there", id.short()));
         }
     }
     Ok(())

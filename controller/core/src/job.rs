@@ -19,6 +19,7 @@ pub enum Job {
 pub fn due(state: &State) -> Vec<Job> {
     let mut jobs: Vec<_> = state
         .active_migrations()
+        .filter(|migration| !migration.queued)
         .map(|migration| Job::Migrate(migration.id.clone()))
         .collect();
     for migration in state.migrations.values() {

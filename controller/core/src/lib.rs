@@ -8,11 +8,13 @@
 mod apply;
 mod command;
 mod course;
+mod drain;
 mod invariants;
 mod job;
 mod news;
 mod phase;
 mod query;
+mod queue;
 mod schedule;
 mod state;
 mod step;
@@ -21,17 +23,20 @@ mod view;
 pub use apply::{Applied, apply, is_news};
 pub use command::{Command, NewContainer, Record};
 pub use course::{Course, Written, nothing_left};
+pub use drain::{Left, MAX_ATTEMPTS, backoff, left_on};
 pub use invariants::check;
 pub use job::{Job, due};
 pub use news::news;
 pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
 pub use query::{find_container, find_migration, find_network, table};
+pub use queue::{next_to_start, place, queue};
 pub use schedule::{Candidate, choose};
 pub use state::{
-    Container, DEFAULT_NETWORK, Desired, FORMAT, Host, Migration, Network, Recovered, RecoveredBy,
-    State, StateError,
+    Container, DEFAULT_NETWORK, Desired, Drain, DrainFailure, FORMAT, Host, Migration, Network,
+    Recovered, RecoveredBy, State, StateError,
 };
 pub use step::{Ask, Memory, Step, clearing, container_operation, next_step, operation};
 pub use view::{
-    container_view, container_views, host_views, migration_view, network_view, stopped_only,
+    container_view, container_views, drain_view, host_views, migration_view, network_view,
+    stopped_only,
 };

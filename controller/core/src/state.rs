@@ -7,13 +7,17 @@
 //! |---|---|---|
 //! | 1 | | |
 //! | 2 | pre-copy: its phase, a migration's options and rounds | the defaults of the new fields |
-//! | 3 | recovery: a migration's `recovered` | the default of the new field |
+//! | 3 | recovery: a migration's `recovered`; limits and a queue of migrations, drains of hosts | the defaults of the new fields |
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use godwit_types::{
     ContainerId, ContainerName, ContainerSpec, FailureKind, Generation, HostName, MigrationId,
-    MigrationOptions, MigrationTimes, NetworkName, NetworkSpec, Phase, Round, Status,
+    MigrationLimits, MigrationOptions, MigrationTimes, NetworkName, NetworkSpec, Phase, Priority,
+    Round, Status,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +37,8 @@ pub struct State {
     pub networks: BTreeMap<NetworkName, Network>,
     pub containers: BTreeMap<ContainerId, Container>,
     pub migrations: BTreeMap<MigrationId, Migration>,
+    #[serde(default)]
+    pub limits: MigrationLimits,
 }
 
 /// A machine with an agent, from the moment its agent was first heard.
@@ -42,6 +48,33 @@ pub struct Host {
     pub address: String,
     /// Where VXLAN packets for it go.
     pub underlay: Ipv4Addr,
+    /// It is to be left: it takes no containers, and those it has are moved away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// What was asked for of a host that is to be left, and how far it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Drain {
+    /// The hosts that may take its containers. Empty: any.
+    pub to: BTreeSet<HostName>,
+    /// Containers that left since it began.
+    pub moved: u32,
+    /// Containers that could not be moved and are still there.
+    pub failed: BTreeMap<ContainerId, DrainFailure>,
+}
+
+/// Why a container could not be moved away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainFailure {
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Of the last time.
+    pub reason: String,
+    /// Where it was to go, the last time: another host is better.
+    #[serde(default)]
+    pub to: Option<HostName>,
 }
 
 /// A cluster network and who has which of its addresses.
@@ -100,6 +133,15 @@ pub struct Migration {
     /// Before there were any, every migration stopped and copied.
     #[serde(default = "MigrationOptions::stop")]
     pub options: MigrationOptions,
+    #[serde(default)]
+    pub priority: Priority,
+    /// It waits for its turn. Only ever while it is pending.
+    #[serde(default)]
+    pub queued: bool,
+    /// A drain of the source wants it.
+    #[serde(default)]
+    pub drain: bool,
+    /// When it was asked for.
     pub started_ms: u64,
     /// When the leader asked for the freeze, so that the next leader can tell how long it took.
     #[serde(default)]
@@ -185,6 +227,7 @@ impl Default for State {
             networks: BTreeMap::from([(name, network)]),
             containers: BTreeMap::new(),
             migrations: BTreeMap::new(),
+            limits: MigrationLimits::default(),
         }
     }
 }
@@ -212,6 +255,13 @@ impl State {
     /// Containers that this host owns.
     pub fn owned_by<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Container> {
         self.containers.values().filter(move |c| c.host == *host)
+    }
+
+    /// Whether this host is to be left.
+    pub fn is_draining(&self, host: &HostName) -> bool {
+        self.hosts
+            .get(host)
+            .is_some_and(|host| host.drain.is_some())
     }
 
     /// Migrations that some step follows.

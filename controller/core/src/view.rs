@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use godwit_types::{
-    ContainerView, HostFacts, HostName, HostView, MigrationMode, MigrationView, NetworkView,
-    Progress,
+    ContainerView, DrainLeft, DrainView, HostFacts, HostName, HostView, MigrationMode,
+    MigrationView, NetworkView, Progress, Refusal,
 };
 
-use crate::state::{Container, Migration, Network, State};
+use crate::{
+    drain::{Left, left_on},
+    queue::place,
+    state::{Container, Migration, Network, State},
+};
 
 pub fn container_view(container: &Container, host_up: bool) -> ContainerView {
     ContainerView {
@@ -47,6 +51,7 @@ pub fn host_views(
             up,
             address: host.address.clone(),
             containers: state.owned_by(name).count() as u32,
+            draining: host.drain.is_some(),
             facts,
         }
     };
@@ -63,9 +68,52 @@ pub fn network_view(network: &Network) -> NetworkView {
     }
 }
 
+/// How far the drain of this host is. `down`: it is out of contact.
+pub fn drain_view(state: &State, host: &HostName, down: bool) -> DrainView {
+    let drain = state.hosts.get(host).and_then(|host| host.drain.as_ref());
+    let left = |(container, left): (&Container, Left)| {
+        let migration = container.migration.as_ref();
+        let migration = migration.and_then(|id| state.migrations.get(id));
+        let failed = drain.and_then(|drain| drain.failed.get(&container.id));
+        // What can't be asked now says more than what it answered before.
+        let reason = match left {
+            Left::Ended => Some(Refusal::NotRunning {
+                name: container.spec.name.clone(),
+                status: container.status.to_string(),
+            }),
+            Left::Due if down => Some(Refusal::HostDown { host: host.clone() }),
+            _ => None,
+        };
+        let stuck = reason.is_some() || left == Left::GivenUp;
+        DrainLeft {
+            container: container.id.clone(),
+            name: container.spec.name.clone(),
+            status: container.status.clone(),
+            migration: migration.map(|m| m.id.clone()),
+            phase: migration.map(|m| m.phase),
+            to: migration.map(|m| m.to.clone()),
+            place: migration.and_then(|m| place(state, &m.id)),
+            attempts: failed.map_or(0, |failed| failed.attempts),
+            reason: reason
+                .map(|refusal| refusal.to_string())
+                .or_else(|| failed.map(|failed| failed.reason.clone())),
+            stuck,
+        }
+    };
+    let mut left: Vec<_> = left_on(state, host).map(left).collect();
+    left.sort_by(|a, b| a.name.cmp(&b.name));
+    DrainView {
+        host: host.clone(),
+        draining: drain.is_some(),
+        moved: drain.map_or(0, |drain| drain.moved),
+        left,
+    }
+}
+
 /// `progress`: what its source said last, if it is still at it. `precopy_problem`: why that host
 /// can't send memory ahead of a freeze. `awaits`: what the leader waits for.
 pub fn migration_view(
+    state: &State,
     migration: &Migration,
     progress: Option<Progress>,
     precopy_problem: Option<&str>,
@@ -84,6 +132,8 @@ pub fn migration_view(
         recovered: migration.recovered.is_some(),
         awaits,
         options: migration.options.clone(),
+        priority: migration.priority,
+        place: place(state, &migration.id),
         started_ms: migration.started_ms,
         rounds: migration.rounds.clone(),
         progress,

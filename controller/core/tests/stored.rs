@@ -4,15 +4,38 @@ mod cluster;
 
 use cluster::*;
 use godwit_core::{Command, State, StateError};
-use godwit_types::{MigrationMode, MigrationOptions, MigrationTimes, Phase};
+use godwit_types::{MigrationLimits, MigrationMode, MigrationOptions, MigrationTimes, Phase};
 
 const GOLDEN: &str = include_str!("golden/state-3.json");
-/// Before recoveries.
+/// Before recoveries and the queue.
 const FORMAT_2: &str = include_str!("golden/state-2.json");
 /// Before pre-copy.
 const FORMAT_1: &str = include_str!("golden/state-1.json");
 
 fn sample() -> State {
+    let mut state = before_the_queue();
+    let fails = Command::DrainFailed {
+        host: host(1),
+        container: container(3),
+        reason: "nowhere to go".into(),
+        for_good: false,
+    };
+    must(
+        &mut state,
+        &[
+            create(3, 1, None),
+            running(1, 3, 1),
+            limits(1, 2, 4),
+            drain(1),
+            fails,
+            start_low(2, 3, 3),
+        ],
+    );
+    state
+}
+
+/// What is in the samples of older formats.
+fn before_the_queue() -> State {
     let mut state = cluster();
     must(&mut state, &[create(2, 3, None), start(1, 1, 2)]);
     for phase in [
@@ -58,14 +81,16 @@ fn the_golden_file_is_read_and_written_as_it_is() {
 }
 
 #[test]
-fn format_2_is_read_and_nothing_in_it_was_recovered() {
-    assert_eq!(State::from_json(FORMAT_2.as_bytes()).unwrap(), sample());
+fn format_2_is_read_without_a_queue_or_a_drain_and_with_the_limits_that_are_the_default() {
+    let read = State::from_json(FORMAT_2.as_bytes()).unwrap();
+    assert_eq!(read, before_the_queue());
+    assert_eq!(read.limits, MigrationLimits::default());
 }
 
 #[test]
 fn format_1_is_read_and_its_migrations_stop_and_copy_to_their_end() {
     let read = State::from_json(FORMAT_1.as_bytes()).unwrap();
-    let mut expected = sample();
+    let mut expected = before_the_queue();
     let moving = expected.migrations.get_mut(&migration(1)).unwrap();
     moving.options = MigrationOptions::stop();
     moving.rounds = Vec::new();

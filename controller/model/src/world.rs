@@ -10,7 +10,7 @@ use godwit_core::{
 };
 use godwit_types::{
     AgentCommand, ContainerId, Digest, FailureKind, Generation, InstanceState, Limits, MigrationId,
-    MigrationOptions, OperationId, Outcome, Phase, Refusal, Verb,
+    MigrationOptions, OperationId, Outcome, Phase, Priority, Refusal, Verb,
 };
 
 use crate::{
@@ -175,6 +175,8 @@ impl World {
             } else {
                 MigrationOptions::stop()
             },
+            priority: Priority::Normal,
+            drain: false,
         });
         assert_eq!(started, Ok(Applied::Changed));
         self.leader = Drive::of(&self.log);

@@ -9,7 +9,7 @@ use std::{
 use godwit_core::{Candidate, Command, Job, NewContainer, State, choose};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, HostName, Limits, MigrationId, MigrationMode,
-    MigrationOptions, NetworkName, Refusal, Status,
+    MigrationOptions, NetworkName, Priority, Refusal, Status,
 };
 
 use crate::{
@@ -264,6 +264,8 @@ fn command(
                 to: to.clone(),
                 started_ms: now_ms,
                 options: options.clone(),
+                priority: Priority::Normal,
+                drain: false,
             }
         }
         Wish::Cancel(id) => Command::Abort {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use godwit_core::{
-    Command, Migration, RecoveredBy, find_container, find_migration, migration_view,
+    Command, Migration, RecoveredBy, State, find_container, find_migration, migration_view,
 };
 use godwit_proto::{
     control::{MigrateRequest, MigrationRequest},
@@ -25,6 +25,7 @@ use crate::{ids, leader::Leader};
 
 /// Between two views that differ only in how pre-copy stands.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+const CANCELLED: &str = "cancelled by the operator";
 
 pub async fn start(leader: &Arc<Leader>, request: MigrateRequest) -> Result<MigrationId, Status> {
     let state = read(leader).await?;
@@ -45,6 +46,8 @@ pub async fn start(leader: &Arc<Leader>, request: MigrateRequest) -> Result<Migr
         to: found.to,
         started_ms: ids::now_ms(),
         options: found.options,
+        priority: found.priority,
+        drain: false,
     };
     leader.raft.propose(&command).await.map_err(status_of)?;
     Ok(id)
@@ -81,7 +84,7 @@ async fn follow(
         let Some(migration) = state.migrations.get(id) else {
             return;
         };
-        let view = view_of(leader, migration);
+        let view = view_of(leader, &state, migration);
         let last_one = view.phase.is_final();
         if last.as_ref() != Some(&view) {
             if sender.send(Ok(document::write(&view))).await.is_err() {
@@ -107,28 +110,38 @@ async fn follow(
     }
 }
 
-fn view_of(leader: &Leader, migration: &Migration) -> MigrationView {
+fn view_of(leader: &Leader, state: &State, migration: &Migration) -> MigrationView {
     let problem = leader.sessions.precopy_problem(&migration.from);
     let awaits = (!migration.phase.is_final())
         .then(|| leader.waits.of(&migration.id))
         .flatten();
     let progress = leader.progress.of(migration);
-    migration_view(migration, progress, problem.as_deref(), awaits)
+    migration_view(state, migration, progress, problem.as_deref(), awaits)
 }
 
 /// Takes a migration back, if it can still be.
 pub async fn cancel(leader: &Arc<Leader>, request: MigrationRequest) -> Result<Document, Status> {
     let state = read(leader).await?;
     let migration = find_migration(&state, &request.migration).map_err(failure::refused)?;
+    if migration.drain {
+        // First, or the drain would ask for another one at once.
+        let note = Command::DrainFailed {
+            host: migration.from.clone(),
+            container: migration.container.clone(),
+            reason: CANCELLED.to_owned(),
+            for_good: true,
+        };
+        leader.raft.propose(&note).await.map_err(status_of)?;
+    }
     let command = Command::Abort {
         migration: migration.id.clone(),
-        error: "cancelled by the operator".to_owned(),
+        error: CANCELLED.to_owned(),
         failure: None,
     };
     leader.raft.propose(&command).await.map_err(status_of)?;
     let state = leader.state();
     let migration = find_migration(&state, migration.id.as_str()).map_err(failure::refused)?;
-    Ok(document::write(&view_of(leader, migration)))
+    Ok(document::write(&view_of(leader, &state, migration)))
 }
 
 /// By the operator's word the container goes back to its source after the commit. Harmless when it
@@ -154,7 +167,7 @@ pub async fn recover(leader: &Arc<Leader>, request: MigrationRequest) -> Result<
     leader.raft.propose(&command).await.map_err(status_of)?;
     let state = leader.state();
     let migration = find_migration(&state, migration.id.as_str()).map_err(failure::refused)?;
-    Ok(document::write(&view_of(leader, migration)))
+    Ok(document::write(&view_of(leader, &state, migration)))
 }
 
 /// Refuses when the destination itself says now that it runs the container, or ran it.
@@ -184,7 +197,9 @@ fn runs_nowhere(leader: &Leader, migration: &Migration) -> Result<(), Refusal> {
 pub async fn list(leader: &Arc<Leader>) -> Result<Documents, Status> {
     let state = read(leader).await?;
     let all = state.migrations.values();
-    let mut views: Vec<_> = all.map(|migration| view_of(leader, migration)).collect();
+    let mut views: Vec<_> = all
+        .map(|migration| view_of(leader, &state, migration))
+        .collect();
     views.sort_by(|a, b| b.started_ms.cmp(&a.started_ms).then(a.id.cmp(&b.id)));
     Ok(document::write_all(views))
 }
@@ -192,5 +207,5 @@ pub async fn list(leader: &Arc<Leader>) -> Result<Documents, Status> {
 pub async fn inspect(leader: &Arc<Leader>, request: MigrationRequest) -> Result<Document, Status> {
     let state = read(leader).await?;
     let migration = find_migration(&state, &request.migration).map_err(failure::refused)?;
-    Ok(document::write(&view_of(leader, migration)))
+    Ok(document::write(&view_of(leader, &state, migration)))
 }

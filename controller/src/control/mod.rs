@@ -2,6 +2,7 @@
 //! leader; a follower passes it on and hands back what comes.
 
 mod containers;
+mod drain;
 mod estimate;
 mod images;
 mod lists;
@@ -16,8 +17,9 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        ContainerRequest, CreateNetworkRequest, LoadImageChunk, LoadImageReply, LogChunk,
-        LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest, RunRequest, StopRequest,
+        ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
+        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
+        RunRequest, SetLimitsRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -303,6 +305,42 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, recover_migration, again: true, |leader, message| {
             migrations::recover(leader, message)
+        })
+    }
+
+    async fn drain_host(
+        &self,
+        request: Request<DrainRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, drain_host, again: true, |leader, message| {
+            drain::begin(leader, message)
+        })
+    }
+
+    async fn inspect_drain(
+        &self,
+        request: Request<HostRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, inspect_drain, again: true, |leader, message| {
+            drain::inspect(leader, message)
+        })
+    }
+
+    async fn activate_host(
+        &self,
+        request: Request<HostRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, activate_host, again: true, |leader, message| {
+            drain::end(leader, message)
+        })
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<SetLimitsRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, set_limits, again: true, |leader, message| {
+            drain::set_limits(leader, message)
         })
     }
 }

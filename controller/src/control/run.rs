@@ -100,6 +100,9 @@ fn place(
         });
     }
     let host = find_host(state, wanted)?;
+    if state.is_draining(&host) {
+        return Err(Refusal::HostDraining { host });
+    }
     let (_, report) = reports
         .get(&host)
         .filter(|(up, _)| *up)

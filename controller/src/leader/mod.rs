@@ -5,6 +5,7 @@
 //!             ├ progress      how pre-copies stand
 //!   Leader ───┼ reconcile     one task per thing that is not yet as it was asked for:
 //!             │                 container (run, stop, remove), migration
+//!             ├ drain         migrations away from hosts that are to be left
 //!             └ networks      endpoint tables to every live host
 //! ```
 //!
@@ -13,6 +14,8 @@
 
 mod answer;
 mod container;
+mod drain;
+mod fitness;
 mod migration;
 mod networks;
 mod progress;
@@ -36,6 +39,7 @@ use crate::{
     raft::{Leadership, ProposeError, Raft},
     scope::{self, Owner, Scope},
 };
+pub use fitness::against;
 use progress::Progresses;
 pub use reconcile::{Job, JobError, Jobs};
 use sessions::Sessions;
@@ -78,6 +82,7 @@ impl Leader {
         }
         scope.spawn(reconcile::run(leader.clone()));
         scope.spawn(networks::run(leader.clone()));
+        scope.spawn(drain::run(leader.clone()));
         let sweeper = leader.clone();
         scope.spawn(async move {
             loop {

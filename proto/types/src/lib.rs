@@ -16,6 +16,7 @@ mod instance;
 mod migration;
 mod network;
 mod precopy;
+mod queue;
 mod refusal;
 mod spec;
 mod units;
@@ -40,6 +41,7 @@ pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
     OptionError, Progress, ProgressReport, Round,
 };
+pub use queue::{DrainLeft, DrainView, MigrationLimits, Priority};
 pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};
 pub use units::{ByteSize, Cpus, Millis, UnitError};

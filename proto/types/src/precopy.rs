@@ -105,7 +105,11 @@ pub struct OptionError {
 }
 
 impl OptionError {
-    fn new(option: &'static str, given: impl fmt::Display, problem: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        option: &'static str,
+        given: impl fmt::Display,
+        problem: impl Into<String>,
+    ) -> Self {
         Self {
             option,
             given: given.to_string().chars().take(40).collect(),

@@ -31,6 +31,8 @@ pub enum Refusal {
     NoFreeAddress { network: NetworkName },
     #[error("no host is up that has image `{image}`")]
     NoHostForImage { image: String },
+    #[error("host `{host}` is being drained and takes no containers")]
+    HostDraining { host: HostName },
     #[error("host `{host}` is down")]
     HostDown { host: HostName },
     #[error("host `{host}` does not have image `{image}`")]

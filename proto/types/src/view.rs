@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, FailureKind, Generation,
     HostFacts, HostName, ImageName, MemberName, MigrationId, MigrationOptions, MigrationTimes,
-    NetworkName, Phase, Progress, Round, Subnet,
+    NetworkName, Phase, Priority, Progress, Round, Subnet,
 };
 
 /// A container's state in one word, and what belongs to it.
@@ -66,6 +66,9 @@ pub struct HostView {
     /// `address:port` of its agent.
     pub address: String,
     pub containers: u32,
+    /// It is to be left, and takes no containers.
+    #[serde(default)]
+    pub draining: bool,
     /// None: it was never in contact with this leader.
     pub facts: Option<HostFacts>,
 }
@@ -126,6 +129,11 @@ pub struct MigrationView {
     pub awaits: Option<String>,
     #[serde(default)]
     pub options: MigrationOptions,
+    #[serde(default)]
+    pub priority: Priority,
+    /// Where it waits, from 1. None: it has started.
+    #[serde(default)]
+    pub place: Option<u32>,
     /// Milliseconds since 1970.
     pub started_ms: u64,
     /// Of pre-copy, once they are done.

@@ -48,12 +48,12 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
 }
 
 fn row(host: &HostView) -> [String; 10] {
-    let status = if host.up { "up" } else { "down" };
+    let status = status(host);
     let facts = host.facts.as_ref();
     let fact = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     [
         host.name.to_string(),
-        status.to_owned(),
+        status,
         host.address.clone(),
         host.containers.to_string(),
         fact(facts.map(|facts| facts.kernel.clone())),
@@ -63,6 +63,16 @@ fn row(host: &HostView) -> [String; 10] {
         fact(facts.map(|facts| facts.memory.to_string())),
         fact(facts.map(|facts| facts.disk_free.to_string())),
     ]
+}
+
+/// `up` or `down`, and whether it is to be left or is empty already.
+fn status(host: &HostView) -> String {
+    let up = if host.up { "up" } else { "down" };
+    match (host.draining, host.containers) {
+        (false, _) => up.to_owned(),
+        (true, 0) => format!("{up}, drained"),
+        (true, _) => format!("{up}, draining"),
+    }
 }
 
 fn cgroups(mode: CgroupMode) -> &'static str {
@@ -81,4 +91,26 @@ fn lacks(host: &HostView) -> Vec<String> {
     problems
         .map(|problem| format!("{}: {}", host.name, output::failure::shown(problem)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_says_whether_it_is_to_be_left() {
+        let mut host = HostView {
+            name: "h1".parse().unwrap(),
+            up: true,
+            address: "192.0.2.1:1".into(),
+            containers: 1,
+            draining: false,
+            facts: None,
+        };
+        assert_eq!(status(&host), "up");
+        host.draining = true;
+        assert_eq!(status(&host), "up, draining");
+        (host.containers, host.up) = (0, false);
+        assert_eq!(status(&host), "down, drained");
+    }
 }

@@ -10,7 +10,7 @@ use godwit_cli::{
 };
 use godwit_types::{
     ByteSize, CommandFailure, Compression, Estimate, MigrationMode, MigrationOptions,
-    MigrationView, Millis, Phase,
+    MigrationView, Millis, Phase, Priority,
 };
 
 use crate::{
@@ -45,6 +45,9 @@ pub struct Args {
     /// limit]
     #[arg(long, value_name = "TIME")]
     timeout: Option<Millis>,
+    /// Which of those that wait starts first, when too many are under way
+    #[arg(long, value_parser = priorities(), default_value_t = Priority::Normal)]
+    priority: Priority,
     /// Print the migration's id and leave it to itself
     #[arg(short, long)]
     detach: bool,
@@ -64,6 +67,11 @@ fn compressions() -> impl TypedValueParser<Value = Compression> {
         .try_map(|name| name.parse::<Compression>())
 }
 
+fn priorities() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::as_str))
+        .try_map(|name| name.parse::<Priority>())
+}
+
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let order = Order {
         options: MigrationOptions {
@@ -75,6 +83,7 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         },
         container: args.container,
         to: args.to,
+        priority: args.priority,
     };
     order.options.check()?;
     if args.dry_run {

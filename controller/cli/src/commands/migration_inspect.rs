@@ -38,7 +38,8 @@ fn page(view: &MigrationView) -> String {
         ),
         ("hosts", format!("{} → {}", view.from, view.to)),
         ("mode", view.options.mode.to_string()),
-        ("phase", view.phase.to_string()),
+        ("priority", view.priority.to_string()),
+        ("phase", output::phase(view)),
         ("started", age::moment(view.started_ms)),
     ];
     if let Some(error) = &view.error {
@@ -177,6 +178,7 @@ mod tests {
              container: redis (020202020202)\n\
              hosts:     h1 → h2\n\
              mode:      auto\n\
+             priority:  normal\n\
              phase:     done\n\
              started:   2023-11-14T22:13:20Z\n\
              freeze:    100 ms\n\

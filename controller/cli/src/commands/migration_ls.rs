@@ -46,7 +46,7 @@ fn row(view: &MigrationView, now_ms: u64) -> [String; 9] {
         view.name.to_string(),
         view.from.to_string(),
         view.to.to_string(),
-        view.phase.to_string(),
+        output::phase(view),
         age::ago(now_ms, view.started_ms),
         reached(view.times.freeze_us, age::millis),
         reached(view.times.total_us, age::millis),

@@ -2,7 +2,10 @@
 //! it returns is the program's exit code.
 
 mod cluster_init;
+mod cluster_set;
 mod completion;
+mod host_activate;
+mod host_drain;
 mod host_ls;
 mod image_load;
 mod image_ls;
@@ -44,13 +47,13 @@ pub enum Command {
     /// Make and list networks
     #[command(subcommand)]
     Network(Network),
-    /// Look at the hosts that run containers
+    /// Look at the hosts that run containers, and empty them
     #[command(subcommand)]
     Host(Host),
     /// Look at the members that govern the cluster
     #[command(subcommand)]
     Member(Member),
-    /// Make a cluster
+    /// Make a cluster and set what holds in it
     #[command(subcommand)]
     Cluster(ClusterCommand),
     Version(version::Args),
@@ -80,6 +83,8 @@ pub enum Network {
 #[derive(Debug, Subcommand)]
 pub enum Host {
     Ls(host_ls::Args),
+    Drain(host_drain::Args),
+    Activate(host_activate::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +95,7 @@ pub enum Member {
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     Init(cluster_init::Args),
+    Set(cluster_set::Args),
 }
 
 /// Runs a command and answers the exit code.
@@ -112,8 +118,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
         Command::Network(Network::Ls(args)) => network_ls::run(global, args).await,
         Command::Host(Host::Ls(args)) => host_ls::run(global, args).await,
+        Command::Host(Host::Drain(args)) => host_drain::run(global, args).await,
+        Command::Host(Host::Activate(args)) => host_activate::run(global, args).await,
         Command::Member(Member::Ls(args)) => member_ls::run(global, args).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster_init::run(global, args),
+        Command::Cluster(ClusterCommand::Set(args)) => cluster_set::run(global, args).await,
         Command::Version(args) => version::run(global, args),
         Command::Completion(args) => completion::run(args),
     }
@@ -137,6 +146,8 @@ pub fn sample_view(phase: godwit_types::Phase) -> godwit_types::MigrationView {
         recovered: false,
         awaits: None,
         options: Default::default(),
+        priority: Default::default(),
+        place: None,
         started_ms: 1_700_000_000_000,
         rounds: Vec::new(),
         progress: None,

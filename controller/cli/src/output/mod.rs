@@ -2,6 +2,7 @@
 //! error.
 
 pub mod age;
+pub mod drain;
 pub mod failure;
 pub mod progress;
 pub mod table;
@@ -50,4 +51,12 @@ fn checked(written: io::Result<()>) -> anyhow::Result<()> {
         io::ErrorKind::BrokenPipe => Closed.into(),
         _ => anyhow::Error::new(error).context("can't write to standard output"),
     })
+}
+
+/// A migration's phase, and its place in the queue while it waits.
+pub fn phase(view: &godwit_types::MigrationView) -> String {
+    match view.place {
+        Some(place) => format!("{} ({place})", view.phase),
+        None => view.phase.to_string(),
+    }
 }

@@ -19,7 +19,7 @@ const COPYING: &str = "{spinner} {msg} [{bar:24}] {percent:>3} %";
 pub struct Watcher {
     started: Instant,
     bar: Option<ProgressBar>,
-    phase: Cell<Option<Phase>>,
+    phase: Cell<Option<(Phase, Option<u32>)>>,
     /// Rounds that have had their line.
     told: Cell<u32>,
     last: RefCell<Option<Progress>>,
@@ -46,8 +46,8 @@ impl Watcher {
         for round in self.ended(view) {
             self.say(line(self.started.elapsed(), "round", &of_round(&round)));
         }
-        let new = self.phase.replace(Some(view.phase)) != Some(view.phase);
-        if new {
+        let now = Some((view.phase, view.place));
+        if self.phase.replace(now) != now {
             let phase = view.phase.to_string();
             self.say(line(self.started.elapsed(), &phase, &meaning(view)));
         }
@@ -157,7 +157,10 @@ pub fn of_progress(progress: &Progress) -> String {
 fn meaning(view: &MigrationView) -> String {
     let (name, from, to) = (&view.name, &view.from, &view.to);
     match view.phase {
-        Phase::Pending => "accepted".into(),
+        Phase::Pending => match view.place {
+            Some(place) => format!("waits in the queue, at place {place}"),
+            None => "accepted".into(),
+        },
         Phase::Preflight => format!("{from} and {to} say that it can work"),
         Phase::Reserved => format!("{to} is ready"),
         Phase::PreCopy if view.rounds.is_empty() => "all memory is sent in the freeze".into(),
@@ -199,6 +202,14 @@ mod tests {
             line(Duration::from_millis(1234), "frozen", &meaning(&view)),
             "  1.234 s  frozen       redis is stopped on h1"
         );
+    }
+
+    #[test]
+    fn one_that_waits_is_told_its_place() {
+        let mut view = sample_view(Phase::Pending);
+        assert_eq!(meaning(&view), "accepted");
+        view.place = Some(3);
+        assert_eq!(meaning(&view), "waits in the queue, at place 3");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use godwit_proto::{
     failure,
 };
 use godwit_types::{
-    CommandFailure, Estimate, Exit, FailureKind, MigrationId, Phase, Progress, Refusal, Round,
-    Status,
+    CommandFailure, ContainerId, DrainLeft, DrainView, Estimate, Exit, FailureKind, MigrationId,
+    Phase, Progress, Refusal, Round, Status,
 };
 
 use member::{Member, Ran, chunk, migration};
@@ -188,7 +188,7 @@ async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
     let member = Member::start().await;
     member.script().migrate = vec![Ok(migration(Phase::Pending))];
     let line = "migrate redis --to h2 --mode precopy --max-downtime 1.5s --max-bandwidth 100M \
-                --timeout 5m --compress on --detach";
+                --timeout 5m --compress on --priority high --detach";
     let ran = member.godwit(&words(line)).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "0101010101010101\n"));
     let expected = MigrateRequest {
@@ -200,6 +200,7 @@ async fn how_to_migrate_is_passed_on_and_nonsense_is_refused_by_name() {
         timeout_ms: 300_000,
         dry_run: false,
         compress: "on".into(),
+        priority: "high".into(),
     };
     assert_eq!(member.script().asked.take(), Some(expected));
     for (options, said) in [
@@ -312,4 +313,56 @@ async fn nobody_reading_is_no_reason_to_panic() {
         (Some(0), 0),
         "{ran:?}"
     );
+}
+
+fn drain(moved: u32, left: &[(&str, bool)]) -> DrainView {
+    let left = left.iter().map(|(name, stuck)| DrainLeft {
+        container: ContainerId::from_bytes([0xab; 32]),
+        name: name.parse().unwrap(),
+        status: Status::Running,
+        migration: None,
+        phase: None,
+        to: Some("h2".parse().unwrap()),
+        place: None,
+        attempts: u32::from(*stuck),
+        reason: stuck.then(|| "no room".into()),
+        stuck: *stuck,
+    });
+    DrainView {
+        host: "h1".parse().unwrap(),
+        draining: true,
+        moved,
+        left: left.collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_is_watched_to_its_end_and_exits_by_what_is_left() {
+    let member = Member::start().await;
+    member.script().drain = vec![drain(0, &[("a", false)]), drain(1, &[])];
+    let ran = member.godwit(&words("host drain h1 --to h2,h3")).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.stdout, "h1 is drained: 1 moved\n");
+    assert!(ran.stderr.ends_with("moved        a h1 → h2\n"), "{ran:?}");
+    assert_eq!(member.script().drained.take().unwrap().to, ["h2", "h3"]);
+
+    member.script().drain = vec![drain(1, &[("b", true)])];
+    let ran = member.godwit(&words("host drain h1")).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    let said = "error: `h1` is not empty: 1 moved, 1 left\nb: no room\nhint: ";
+    assert!(ran.stderr.contains(said), "{ran:?}");
+
+    member.script().drain = vec![drain(0, &[("a", false)])];
+    let ran = member.godwit(&words("host drain h1 --detach")).await;
+    assert_eq!(ran.stdout, "h1 is being drained: 1 to move\n", "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limits_are_set_and_printed() {
+    let member = Member::start().await;
+    let ran = member.godwit(&words("cluster set --migrations 5")).await;
+    let said = "at once at most 5 migrations, 2 away from each host, 2 to each host\n";
+    assert_eq!(ran.stdout, said, "{ran:?}");
+    let ran = member.godwit(&words("cluster set --migrations-in 0")).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
 }

@@ -16,8 +16,8 @@ use godwit_proto::{
     v1::{Document, Documents, Empty},
 };
 use godwit_types::{
-    ContainerId, ContainerSpec, ContainerView, Digest, Estimate, Generation, Limits, MigrationId,
-    MigrationTimes, MigrationView, Phase, Status as ContainerStatus,
+    ContainerId, ContainerSpec, ContainerView, Digest, DrainView, Estimate, Generation, Limits,
+    MigrationId, MigrationLimits, MigrationTimes, MigrationView, Phase, Status as ContainerStatus,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -40,6 +40,10 @@ pub struct Script {
     pub cancel: Option<Status>,
     /// What `migrate` was asked last.
     pub asked: Option<MigrateRequest>,
+    /// How the drain stands, one answer after the other.
+    pub drain: Vec<DrainView>,
+    /// What `drain_host` was asked last.
+    pub drained: Option<DrainRequest>,
 }
 
 pub struct Member {
@@ -69,6 +73,8 @@ impl Member {
             estimate: Estimate::default(),
             cancel: None,
             asked: None,
+            drain: Vec::new(),
+            drained: None,
         }));
         let credentials = Credentials::load(&dir.path().join("c/members/m1")).unwrap();
         let config = credentials.server_config().unwrap();
@@ -184,6 +190,8 @@ pub fn migration(phase: Phase) -> MigrationView {
         recovered: false,
         awaits: None,
         options: Default::default(),
+        priority: Default::default(),
+        place: None,
         rounds: Vec::new(),
         progress: None,
         started_ms: 1,
@@ -316,6 +324,33 @@ impl Control for Served {
 
     async fn list_hosts(&self, _: Request<Empty>) -> Answer<Documents> {
         unasked()
+    }
+
+    async fn drain_host(&self, request: Request<DrainRequest>) -> Answer<Document> {
+        let mut script = self.script()?;
+        script.drained = Some(request.into_inner());
+        let first = script.drain.first().cloned();
+        Ok(Response::new(document::write(&first.unwrap())))
+    }
+
+    async fn inspect_drain(&self, _: Request<HostRequest>) -> Answer<Document> {
+        let mut script = self.script()?;
+        let view = script.drain.remove(0);
+        Ok(Response::new(document::write(&view)))
+    }
+
+    async fn activate_host(&self, _: Request<HostRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn set_limits(&self, request: Request<SetLimitsRequest>) -> Answer<Document> {
+        let request = request.into_inner();
+        let limits = MigrationLimits {
+            cluster: request.cluster,
+            ..MigrationLimits::default()
+        };
+        drop(self.script()?);
+        Ok(Response::new(document::write(&limits)))
     }
 
     async fn list_migrations(&self, _: Request<Empty>) -> Answer<Documents> {

@@ -27,6 +27,11 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
             host: new.host.to_string(),
         });
     }
+    if state.is_draining(&new.host) {
+        return Err(Refusal::HostDraining {
+            host: new.host.clone(),
+        });
+    }
     let attachment = match &new.network {
         Some(name) => Some(network::free_address(state, name)?),
         None => None,

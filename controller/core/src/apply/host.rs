@@ -23,9 +23,11 @@ pub(super) fn seen(
     address: &str,
     underlay: Ipv4Addr,
 ) -> Applied {
+    let known = state.hosts.get(name);
     let host = Host {
         address: address.to_owned(),
         underlay,
+        drain: known.and_then(|host| host.drain.clone()),
     };
     let old = state.hosts.insert(name.clone(), host.clone());
     if old.as_ref() == Some(&host) {

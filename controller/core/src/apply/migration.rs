@@ -2,10 +2,10 @@
 
 use godwit_types::{
     ContainerId, FailureKind, HostName, MigrationId, MigrationOptions, MigrationTimes, Phase,
-    Refusal, Status,
+    Priority, Refusal, Status,
 };
 
-use super::{Applied, container::settled, network};
+use super::{Applied, container::settled, drain, network};
 use crate::{
     command::Record,
     phase,
@@ -15,6 +15,7 @@ use crate::{
 /// How many finished migrations are remembered.
 const HISTORY: usize = 100;
 
+#[expect(clippy::too_many_arguments, reason = "the fields of one command")]
 pub(super) fn start(
     state: &mut State,
     id: &MigrationId,
@@ -22,6 +23,8 @@ pub(super) fn start(
     to: &HostName,
     started_ms: u64,
     options: &MigrationOptions,
+    priority: Priority,
+    drain: bool,
 ) -> Result<Applied, Refusal> {
     if let Some(old) = state.migrations.get(id) {
         return if old.container == *container_id && old.to == *to {
@@ -37,6 +40,9 @@ pub(super) fn start(
         return Err(Refusal::UnknownHost {
             host: to.to_string(),
         });
+    }
+    if state.is_draining(to) {
+        return Err(Refusal::HostDraining { host: to.clone() });
     }
     settled(state, container_id)?;
     let container =
@@ -75,6 +81,10 @@ pub(super) fn start(
         failure: None,
         recovered: None,
         options: options.clone(),
+        priority,
+        // Until the queue lets it go, which is at once when it can.
+        queued: true,
+        drain,
         started_ms,
         freeze_started_ms: None,
         rounds: Vec::new(),
@@ -100,11 +110,17 @@ pub(super) fn advance(
     }
     let container_id = migration.container.clone();
     match to {
-        Phase::Committed => commit(state, id)?,
+        Phase::Committed => {
+            commit(state, id)?;
+            drain::left(state, id);
+        }
         Phase::Resumed => resumed(state, &container_id, record.pid),
         Phase::Done | Phase::Aborted => {
             if let Some(container) = state.containers.get_mut(&container_id) {
                 container.migration = None;
+            }
+            if to == Phase::Aborted {
+                drain::failed(state, id);
             }
         }
         _ => {}
@@ -114,6 +130,7 @@ pub(super) fn advance(
     if let (Phase::Aborted, Some(recovered)) = (to, &mut migration.recovered) {
         recovered.uncleared = record.uncleared;
     }
+    migration.queued = false;
     write_down(migration, record);
     if to.is_final() {
         forget_old(state);
@@ -196,6 +213,10 @@ pub(super) fn abort(
     migration.phase = Phase::Aborting;
     migration.error = Some(error.to_owned());
     migration.failure = failure;
+    if migration.queued {
+        // No host was asked anything: there is nothing to undo.
+        advance(state, id, Phase::Aborted, &Record::default())?;
+    }
     Ok(Applied::Changed)
 }
 

@@ -1,9 +1,11 @@
 //! One command applied: a new state, or a refusal that changes nothing. One file per entity.
 
 mod container;
+mod drain;
 mod host;
 mod migration;
 mod network;
+mod queue;
 mod recovery;
 
 pub use container::is_news;
@@ -24,6 +26,9 @@ pub fn apply(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
     #[cfg(debug_assertions)]
     let before = state.clone();
     let result = dispatch(state, command);
+    if result == Ok(Applied::Changed) {
+        queue::settle(state);
+    }
     #[cfg(debug_assertions)]
     {
         if let Err(broken) = crate::invariants::check(&before, state) {
@@ -79,7 +84,18 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             to,
             started_ms,
             options,
-        } => migration::start(state, id, container, to, *started_ms, options),
+            priority,
+            drain,
+        } => migration::start(
+            state,
+            id,
+            container,
+            to,
+            *started_ms,
+            options,
+            *priority,
+            *drain,
+        ),
         Command::Advance {
             migration,
             to,
@@ -96,5 +112,14 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             error,
         } => recovery::take_back(state, migration, *by, error),
         Command::Cleared { migration } => Ok(recovery::cleared(state, migration)),
+        Command::SetLimits { limits } => queue::set_limits(state, limits),
+        Command::BeginDrain { host, to } => drain::begin(state, host, to),
+        Command::EndDrain { host } => drain::end(state, host),
+        Command::DrainFailed {
+            host,
+            container,
+            reason,
+            for_good,
+        } => Ok(drain::note(state, host, container, reason, *for_good)),
     }
 }

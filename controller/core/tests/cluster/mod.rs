@@ -2,10 +2,12 @@
 
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
+
 use godwit_core::{Applied, Command, NewContainer, Record, RecoveredBy, State, apply};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FreezeStep, Generation, HostName, InstanceState, Limits,
-    MigrationId, MigrationOptions, NetworkName, Phase, Refusal, Round,
+    MigrationId, MigrationLimits, MigrationOptions, NetworkName, Phase, Priority, Refusal, Round,
 };
 
 pub fn host(number: u8) -> HostName {
@@ -69,7 +71,43 @@ pub fn start(id: u8, number: u8, to: u8) -> Command {
         to: host(to),
         started_ms: 5000 + u64::from(id),
         options: options(),
+        priority: Priority::Normal,
+        drain: false,
     }
+}
+
+/// One that a drain asks for.
+pub fn start_low(id: u8, number: u8, to: u8) -> Command {
+    Command::StartMigration {
+        id: migration(id),
+        container: container(number),
+        to: host(to),
+        started_ms: 5000 + u64::from(id),
+        options: options(),
+        priority: Priority::Low,
+        drain: true,
+    }
+}
+
+pub fn limits(out_of_host: u32, into_host: u32, cluster: u32) -> Command {
+    Command::SetLimits {
+        limits: MigrationLimits {
+            out_of_host,
+            into_host,
+            cluster,
+        },
+    }
+}
+
+pub fn drain(number: u8) -> Command {
+    Command::BeginDrain {
+        host: host(number),
+        to: BTreeSet::new(),
+    }
+}
+
+pub fn activate(number: u8) -> Command {
+    Command::EndDrain { host: host(number) }
 }
 
 pub fn options() -> MigrationOptions {
