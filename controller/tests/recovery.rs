@@ -4,7 +4,7 @@ mod harness;
 
 use godwit_proto::{
     control::{MigrationRequest, control_client::ControlClient},
-    document, failure,
+    failure,
     failure::Problem,
 };
 use godwit_types::{FailureKind, Generation, InstanceState, MigrationView, Phase, Refusal, Status};

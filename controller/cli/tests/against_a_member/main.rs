@@ -268,8 +268,8 @@ async fn a_migration_is_cancelled_or_it_is_said_why_not() {
         migration: MigrationId::from_bytes([1; 8]),
     }));
     let ran = member.godwit(&cancel).await;
-    let said =
-        "error: migration 0101010101010101 is past its commit point and can only go forward\n";
+    let said = "error: migration 0101010101010101 is past its commit point and can only go forward\n\
+                hint: `godwit migration inspect 0101010101010101` says what it waits for, if it does\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (1, said), "{ran:?}");
 }
 
