@@ -49,17 +49,17 @@ fn before_the_queue() -> State {
     state
 }
 
-/// And a second migration, recovered after its commit.
+/// And a third migration, recovered after its commit.
 fn recovered() -> State {
     let mut state = sample();
     must(
         &mut state,
-        &[create(3, 1, None), running(1, 3, 1), start(2, 3, 2)],
+        &[create(4, 2, None), running(2, 4, 1), start(3, 4, 3)],
     );
     for phase in Phase::ALL.into_iter().take(8).skip(1) {
-        must(&mut state, &[advance(2, phase)]);
+        must(&mut state, &[advance(3, phase)]);
     }
-    must(&mut state, &[take_back(2)]);
+    must(&mut state, &[take_back(3)]);
     state
 }
 
