@@ -278,7 +278,7 @@ impl State {
     /// Reads some tens of microseconds' worth of memory: not worth another thread.
     fn next(&mut self) -> std::io::Result<Vec<Chunk>> {
         let piece = match &mut self.left {
-            Some(left) => left.next()?,
+            Some(left) => left.read_next()?,
             None => None,
         };
         let Some(piece) = piece else {

@@ -18,7 +18,8 @@ use godwit_runtime::{
     rootfs::diff::Ahead,
 };
 use godwit_types::{
-    CommandFailure, Compression, ContainerId, FailureKind, Generation, HostName, MigrationId, Round,
+    CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, MigrationMode,
+    MigrationOptions, Round,
 };
 
 use tonic::transport::Channel;
@@ -77,10 +78,12 @@ impl Flow {
         generation: Generation,
         to: &HostName,
         address: &str,
-        leaves: Option<Leaves>,
-        compress: Compression,
+        options: &MigrationOptions,
     ) -> Result<Self, CommandFailure> {
-        let packer = Packer::new(compress).map_err(|error| failures::internal(&error))?;
+        let leaves = (options.mode == MigrationMode::PostCopy).then_some(Leaves {
+            max_bandwidth: options.max_bandwidth,
+        });
+        let packer = Packer::new(options.compress).map_err(|error| failures::internal(&error))?;
         let passage = Passage {
             migration: migration.clone(),
             container: container.clone(),

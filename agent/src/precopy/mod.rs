@@ -71,14 +71,8 @@ async fn rounds(
     // What it was restored from may not be in place yet.
     let filled = runtime.filled(container).await;
     filled.map_err(|error| failures::of_runtime(&error))?;
-    let leaves = (options.mode == MigrationMode::PostCopy).then_some(Leaves {
-        max_bandwidth: options.max_bandwidth,
-    });
-    let compress = options.compress;
-    let mut flow = Flow::open(
-        host, migration, container, generation, to, address, leaves, compress,
-    )
-    .await?;
+    let mut flow = Flow::open(host, migration, container, generation, to, address, options).await?;
+    let leaves = flow.leaves();
     let mut plan = Plan::new(Duration::from_millis(options.max_downtime_ms));
     let mut rounds = Vec::new();
     let mut progress = Progress::default();

@@ -94,7 +94,7 @@ impl Left {
     }
 
     /// Reads what goes next. None: nothing is left. `NotFound`: a task has ended.
-    pub fn next(&mut self) -> io::Result<Option<Piece>> {
+    pub fn read_next(&mut self) -> io::Result<Option<Piece>> {
         let Some((task, span)) = self.choose() else {
             return Ok(None);
         };
@@ -140,8 +140,7 @@ impl Left {
             }
         }
         let (first, address) = self.at;
-        let from_here = self.tasks.range(first..).map(|(task, of)| (task, of));
-        let all = from_here.chain(self.tasks.range(..first));
+        let all = self.tasks.range(first..).chain(self.tasks.range(..first));
         for (task, of) in all {
             let start = if *task == first { address } else { 0 };
             if let Some(span) = of.pages.next(start, FRAME_PAGES as u64) {
@@ -180,7 +179,7 @@ mod tests {
         }
     }
 
-    /// As [`Left::next`], without reading.
+    /// As [`Left::read_next`], without reading.
     fn take(left: &mut Left) -> Option<(u32, Span)> {
         let (task, span) = left.choose()?;
         left.at = (task, span.end);
