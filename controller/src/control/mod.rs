@@ -11,7 +11,7 @@ mod migrations;
 mod preflight;
 mod run;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error as _, pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use godwit_proto::{
@@ -94,6 +94,18 @@ fn try_again(status: &Status, deadline: Instant) -> bool {
         && Instant::now() < deadline
 }
 
+/// A connection to the leader that broke is for the caller as if that had lost its lead: the next
+/// leader can be asked. A status that came over it is passed on.
+fn broken(status: Status) -> Status {
+    match status.source() {
+        Some(cause) => Status::unavailable(format!(
+            "the leader was lost before it answered; look whether it was done: {}",
+            failure::chain(cause)
+        )),
+        None => status,
+    }
+}
+
 /// Answers here or by the leader. `again`: it changes nothing and may be asked twice.
 macro_rules! unary {
     ($self:ident, $request:ident, $method:ident, again: $again:expr,
@@ -110,7 +122,7 @@ macro_rules! unary {
                 }
                 Place::There(mut client) => {
                     let answer = client.$method(forward(message.clone())).await;
-                    answer.map(Response::into_inner)
+                    answer.map(Response::into_inner).map_err(broken)
                 }
             };
             match result {
