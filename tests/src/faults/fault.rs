@@ -143,6 +143,7 @@ pub fn inject(
     container: &str,
     migration: &str,
 ) -> Result<Broken> {
+    let id = cluster.id(container)?;
     match fault {
         Fault::Kill(whose, Program::Agent) => {
             let host = cast.host(whose);
@@ -155,13 +156,13 @@ pub fn inject(
             Ok(Broken::Member(host))
         }
         Fault::Kill(whose, program) => {
-            for pid in found(cluster, cast.host(whose), program)? {
+            for pid in found(cluster, cast.host(whose), program, &id)? {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
             Ok(Broken::Nothing)
         }
         Fault::Stop(whose, program) => {
-            let pids = found(cluster, cast.host(whose), program)?;
+            let pids = found(cluster, cast.host(whose), program, &id)?;
             for pid in &pids {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
             }
@@ -236,7 +237,7 @@ pub fn inject(
 #[error("no {0} runs there then")]
 pub struct Unreachable(&'static str);
 
-fn found(cluster: &Cluster, host: u8, program: Program) -> Result<Vec<i32>> {
+fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<i32>> {
     let name = match program {
         Program::Agent => "godwit-agent",
         Program::Shim => "godwit-shim",
@@ -245,10 +246,10 @@ fn found(cluster: &Cluster, host: u8, program: Program) -> Result<Vec<i32>> {
     };
     let mut pids = cluster.host(host).processes(name)?;
     if program == Program::Shim {
-        // Its pager is the same program.
+        // Not its pager, which is the same program, and not the shim of the witness.
         pids.retain(|pid| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
-            line.is_ok_and(|line| !line.contains("--pager"))
+            line.is_ok_and(|line| !line.contains("--pager") && line.contains(id))
         });
     }
     if pids.is_empty() {
