@@ -204,13 +204,10 @@ async fn lost(chunks: &mpsc::Sender<PostCopyChunk>, reason: &str) -> Call {
     Call::Told(reason.to_owned())
 }
 
+/// Also where the destination refused: what it lacks is only here, so it is asked again.
 fn broken(status: &Status) -> Call {
-    // A refusal is one: it will not be taken back.
     match problem(status) {
-        Some(Problem::Failed(failure)) => {
-            warn!(error = failure.message, "destination takes no memory");
-            Call::Broken(failure.message)
-        }
+        Some(Problem::Failed(failure)) => Call::Broken(failure.message),
         _ => Call::Broken(said(status)),
     }
 }

@@ -8,6 +8,8 @@
 //!   session   rounds over all tasks: frames ───────► ┘
 //!   hidden    what CRIU must not dump             pager   serves the restored tasks' page faults
 //!                                                         from the store, and pushes the rest
+//!   left      post-copy: what stopped tasks       feed    post-copy: how it reaches the pager
+//!             have that was not sent ───────────►
 //! ```
 //!
 //! *Carried* memory is private and anonymous: what `criu restore --lazy-pages` registers with a
