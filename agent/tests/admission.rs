@@ -30,6 +30,7 @@ fn spec() -> Box<ContainerSpec> {
         limits: Default::default(),
         network: None,
         hostname: String::new(),
+        options: godwit_types::Options::default(),
     })
 }
 

@@ -25,6 +25,7 @@ fn spec() -> Box<ContainerSpec> {
         limits: Default::default(),
         network: None,
         hostname: String::new(),
+        options: godwit_types::Options::default(),
     })
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
-    InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Phase,
-    Priority, Round, Subnet,
+    InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Options,
+    Phase, Priority, Round, Subnet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +135,8 @@ pub struct NewContainer {
     pub limits: Limits,
     #[serde(default)]
     pub hostname: String,
+    #[serde(default)]
+    pub options: Options,
     /// None: only loopback.
     pub network: Option<NetworkName>,
     pub host: HostName,

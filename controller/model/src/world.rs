@@ -86,6 +86,7 @@ impl World {
             env: vec![],
             limits: Limits::default(),
             hostname: String::new(),
+            options: godwit_types::Options::default(),
             network: None,
             host: host_name(0),
             created_ms: 1,

@@ -242,6 +242,7 @@ fn command(
                 env: Vec::new(),
                 limits: Limits::default(),
                 hostname: String::new(),
+                options: godwit_types::Options::default(),
                 network: Some(NetworkName::new("default").map_err(|e| e.to_string())?),
                 host,
                 created_ms: now_ms,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use godwit_core::{Candidate, Command, DEFAULT_NETWORK, NewContainer, State, choose};
-use godwit_proto::{control::RunRequest, failure, v1::Document};
+use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
     AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, NetworkName,
-    Refusal,
+    Options, Refusal,
 };
 use tonic::Status;
 
@@ -53,6 +53,7 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
             pids: (request.pids != 0).then_some(request.pids),
         },
         hostname: String::new(),
+        options: read_options(request.options)?,
         network,
         host,
         created_ms: ids::now_ms(),
@@ -66,6 +67,12 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         other => job_status(other),
     })?;
     view_of(leader, &id)
+}
+
+/// None: an older command line, which knew none.
+fn read_options(document: Option<Document>) -> Result<Options, Status> {
+    let options = document.map(|document| document::read(&document));
+    Ok(options.transpose()?.unwrap_or_default())
 }
 
 /// The image by this name in one host's store.

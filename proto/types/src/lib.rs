@@ -15,6 +15,7 @@ mod image;
 mod instance;
 mod migration;
 mod network;
+mod options;
 mod precopy;
 mod queue;
 mod refusal;
@@ -37,6 +38,9 @@ pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
+pub use options::{
+    Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+};
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
     OptionError, Progress, ProgressReport, Round,

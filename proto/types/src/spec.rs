@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ContainerName, Cpus, Digest, ImageName, NetworkAttachment};
+use crate::{ByteSize, ContainerName, Cpus, Digest, ImageName, NetworkAttachment, Options};
 
 /// Everything that any host needs to run a container, complete: nothing in it depends on the
 /// host. It never changes after the container was created.
@@ -23,6 +23,8 @@ pub struct ContainerSpec {
     /// Empty: the first twelve digits of the container's id.
     #[serde(default)]
     pub hostname: String,
+    #[serde(default)]
+    pub options: Options,
 }
 
 /// Upper bounds; None: no bound.

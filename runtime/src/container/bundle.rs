@@ -216,6 +216,7 @@ mod tests {
             limits: Limits::default(),
             network: None,
             hostname: String::new(),
+            options: godwit_types::Options::default(),
         };
         let image = ImageConfig {
             entrypoint: vec!["/run.sh".into()],

@@ -111,6 +111,7 @@ impl Instance {
             },
             network: None,
             hostname: String::new(),
+            options: godwit_types::Options::default(),
         };
         let cgroup = format!("godwit-shim-{unique}/{name}");
         let netns_path = PathBuf::from(format!("/run/netns/{netns}"));

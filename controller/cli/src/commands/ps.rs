@@ -109,6 +109,7 @@ mod tests {
                 limits: Limits::default(),
                 network: None,
                 hostname: String::new(),
+                options: godwit_types::Options::default(),
             },
         };
         assert_eq!(

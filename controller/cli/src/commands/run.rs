@@ -1,5 +1,7 @@
 //! `godwit run`.
 
+mod flags;
+
 use std::{env, time::Duration};
 
 use anyhow::{Context, bail};
@@ -10,7 +12,10 @@ use godwit_cli::{
     exit_code::{self, INTERRUPTED},
     logs::Logs,
 };
-use godwit_proto::control::{ContainerRequest, RunRequest};
+use godwit_proto::{
+    control::{ContainerRequest, RunRequest},
+    document,
+};
 use godwit_types::{ByteSize, ContainerView, Cpus, Status};
 use tokio::time::sleep;
 
@@ -54,6 +59,8 @@ pub struct Args {
     /// Set an environment variable; KEY alone takes its value from here
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
+    #[command(flatten)]
+    flags: flags::Flags,
     /// The image, as `godwit image ls` names it
     image: String,
     /// The command and its arguments [default: the image's own]
@@ -96,6 +103,7 @@ async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerVie
         memory: args.memory.map_or(0, |memory| memory.0),
         cpus_milli: args.cpus.map_or(0, |cpus| cpus.0),
         pids: args.pids_limit.unwrap_or(0),
+        options: Some(document::write(&args.flags.options()?)),
     };
     let call = async |mut control: Control| control.run(request.clone()).await;
     let document = cluster.order(call).await?;

@@ -172,6 +172,7 @@ fn container(status: ContainerStatus) -> ContainerView {
             limits: Limits::default(),
             network: None,
             hostname: String::new(),
+            options: godwit_types::Options::default(),
         },
     }
 }

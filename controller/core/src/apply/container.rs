@@ -50,6 +50,7 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
             limits: new.limits,
             network: attachment,
             hostname: new.hostname.clone(),
+            options: new.options.clone(),
         },
         host: new.host.clone(),
         generation: Generation::FIRST,

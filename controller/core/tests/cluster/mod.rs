@@ -44,6 +44,7 @@ pub fn create(number: u8, on: u8, network: Option<&str>) -> Command {
         env: vec![],
         limits: Limits::default(),
         hostname: String::new(),
+        options: godwit_types::Options::default(),
         network: network.map(|name| NetworkName::new(name).unwrap()),
         host: host(on),
         created_ms: 1000 + u64::from(number),

@@ -1,0 +1,12 @@
+//! Published ports, and what resolves inside.
+
+use godwit_types::PortOptions;
+
+#[derive(Debug, clap::Args)]
+pub struct Flags {}
+
+impl Flags {
+    pub fn options(self) -> anyhow::Result<PortOptions> {
+        Ok(PortOptions {})
+    }
+}
