@@ -1,9 +1,15 @@
 //! The agent as a whole: what it is made of, how it starts, and how it ends.
 
-use std::{io, net::SocketAddrV4, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddrV4,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use godwit_proto::{
-    config::{self, AgentConfig, ConfigError},
+    config::{self, AgentConfig, ConfigError, MemberAddress},
     failure::chain,
     tls::{self, Credentials, CredentialsError, Identity, Role},
 };
@@ -16,9 +22,11 @@ use tracing::{error, info, warn};
 use crate::{
     board::Board,
     container::{self, Containers},
+    health::Health,
     host::Host,
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
+    live::{Live, LiveSettings, Reload},
     outbox::Outbox,
     postcopy::{Arrivals, Tails},
     precopy::{self, Flows, Throttled},
@@ -43,13 +51,28 @@ pub struct Config {
     pub criu: PathBuf,
     pub interpose: Option<PathBuf>,
     pub shim: PathBuf,
-    /// Bytes of memory that arriving containers leave for others. None: a tenth of what is
-    /// available.
-    pub memory_reserve: Option<u64>,
     /// How writes to the memory of containers may be tracked.
     pub tracking: godwit_runtime::memory::Wanted,
-    /// Compare the memory of containers that leave with what came, in the freeze.
-    pub verify_memory: bool,
+    /// What of it can change later.
+    pub live: Live,
+}
+
+impl Config {
+    /// The keys of the settings file that say something else in `other` and hold from a start on.
+    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("config", self.config == other.config),
+            ("data-root", self.data == other.data),
+            ("run-root", self.run == other.run),
+            ("cgroup-parent", self.cgroup == other.cgroup),
+            ("criu", self.criu == other.criu),
+            ("interpose", self.interpose == other.interpose),
+            ("shim", self.shim == other.shim),
+            ("tracking", self.tracking == other.tracking),
+        ];
+        let differ = keys.into_iter().filter(|(_, same)| !same);
+        differ.map(|(key, _)| key).collect()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -80,17 +103,17 @@ pub enum AgentError {
     Serve(#[source] tonic::transport::Error),
 }
 
-/// A host's agent, its containers found again and its port bound.
-pub struct Agent {
-    host: Arc<Host>,
-    settings: Settings,
+/// A configuration directory that a host can use.
+struct Credible {
+    members: Vec<MemberAddress>,
     credentials: Credentials,
-    listener: TcpListener,
+    identity: Identity,
+    listen: String,
+    address: SocketAddrV4,
 }
 
-impl Agent {
-    /// Reads the configuration, opens the runtime, and finds the containers that are here.
-    pub async fn start(config: Config) -> Result<Self, AgentError> {
+impl Credible {
+    fn read(config: &Config) -> Result<Self, AgentError> {
         let AgentConfig { listen, members } = config::load(&config.config)?;
         let credentials = Credentials::load(&config.config)?;
         let identity = credentials.identity()?;
@@ -100,10 +123,46 @@ impl Agent {
         if members.is_empty() {
             return Err(AgentError::NoMembers);
         }
-        let name = HostName::new(identity.name)?;
-        let address: SocketAddrV4 = listen
+        let address = listen
             .parse()
             .map_err(|_| AgentError::Listen(listen.clone()))?;
+        Ok(Self {
+            members,
+            credentials,
+            identity,
+            listen,
+            address,
+        })
+    }
+}
+
+/// A host's agent, its containers found again and its port bound.
+pub struct Agent {
+    host: Arc<Host>,
+    settings: Settings,
+    credentials: Credentials,
+    listener: TcpListener,
+}
+
+impl Agent {
+    /// Who an agent with this configuration would be, and where it would listen. Starts nothing.
+    pub fn identity(config: &Config) -> Result<(Identity, SocketAddrV4), AgentError> {
+        let Credible {
+            identity, address, ..
+        } = Credible::read(config)?;
+        Ok((identity, address))
+    }
+
+    /// Reads the configuration, opens the runtime, and finds the containers that are here.
+    pub async fn start(config: Config) -> Result<Self, AgentError> {
+        let Credible {
+            members,
+            credentials,
+            identity,
+            listen,
+            address,
+        } = Credible::read(&config)?;
+        let name = HostName::new(identity.name)?;
         let tls = credentials.client_config()?;
         // First the port: of two agents on one host the second must not touch anything.
         let listener = tls::listen(address)
@@ -122,7 +181,7 @@ impl Agent {
             criu: config.criu,
             interpose: config.interpose,
             shim: config.shim,
-            reserve: godwit_runtime::memory::Reserve(config.memory_reserve),
+            reserve: godwit_runtime::memory::Reserve(config.live.memory_reserve),
             tracking: config.tracking,
         })
         .await?;
@@ -146,7 +205,8 @@ impl Agent {
             progress: ProgressBoard::default(),
             containers: Containers::default(),
             doors: Arc::default(),
-            verify_memory: config.verify_memory,
+            live: LiveSettings::new(config.live),
+            connected: AtomicBool::new(false),
             networks: tokio::sync::Mutex::default(),
         });
         host.refresh_images().await;
@@ -162,6 +222,16 @@ impl Agent {
             credentials,
             listener,
         })
+    }
+
+    /// What it says of itself.
+    pub fn health(&self) -> Health {
+        Health(self.host.clone())
+    }
+
+    /// The way to change settings while it runs.
+    pub fn reload(&self) -> Reload {
+        Reload(self.host.clone())
     }
 
     /// Serves until `shutdown`. Containers go on: they belong to their shims.

@@ -1,6 +1,6 @@
 //! What all tasks of this agent share.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use godwit_proto::{
     failure::chain,
@@ -15,6 +15,7 @@ use crate::{
     board::Board,
     container::Containers,
     ledger::Ledger,
+    live::LiveSettings,
     outbox::Outbox,
     postcopy::{Arrivals, Tails},
     precopy::{Flows, Throttled},
@@ -40,8 +41,9 @@ pub struct Host {
     pub tails: Tails,
     pub containers: Containers,
     pub doors: Arc<Doors>,
-    /// Compare all memory in each freeze, as long as that takes.
-    pub verify_memory: bool,
+    pub live: LiveSettings,
+    /// There is a session with a leader.
+    pub connected: AtomicBool,
     /// Tables of networks are applied one after the other.
     pub networks: tokio::sync::Mutex<()>,
 }

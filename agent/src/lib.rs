@@ -18,9 +18,11 @@ mod commands;
 pub mod container;
 mod delay;
 mod failures;
+mod health;
 mod host;
 mod host_service;
 pub mod ledger;
+mod live;
 mod loading;
 mod logs;
 mod outbox;
@@ -31,3 +33,5 @@ mod session;
 pub mod transfer;
 
 pub use agent::{Agent, AgentError, Config};
+pub use health::Health;
+pub use live::{Live, Reload};

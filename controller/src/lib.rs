@@ -9,6 +9,7 @@
 
 mod control;
 mod dispatcher;
+mod health;
 mod ids;
 mod leader;
 mod member;
@@ -26,6 +27,8 @@ use godwit_types::MemberName;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tonic::transport::Server;
 use tracing::info;
+
+pub use health::Health;
 
 use crate::{member::Member, raft::Raft};
 
@@ -176,6 +179,11 @@ impl Controller {
             server: tokio::spawn(server),
             follower,
         })
+    }
+
+    /// What it says of itself.
+    pub fn health(&self) -> Health {
+        Health(self.raft.clone())
     }
 
     pub fn name(&self) -> &MemberName {

@@ -1,53 +1,91 @@
 //! `godwit-controller`: one member of the cluster's Raft group.
 
-use std::{io::IsTerminal, path::PathBuf};
+mod args;
+mod settings;
 
-use anyhow::Context;
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::{Context, bail};
+use args::{Args, Command, Wishes};
 use clap::Parser;
 use godwit_controller::Controller;
+use godwit_daemon::{
+    health,
+    local::Local,
+    log::Log,
+    signals::{self, Signals},
+};
 use godwit_proto::{
     config::{self, MemberConfig},
-    tls::{self, Credentials},
+    tls::{self, Credentials, Role},
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-
-/// A member of Godwit's Raft group: it knows hosts, containers and networks, and, when it
-/// leads, decides.
-///
-/// Who it is stands in its certificate. Logs go to stderr; GODWIT_LOG says how much (default
-/// `info`).
-#[derive(Parser)]
-#[command(version)]
-struct Args {
-    /// The directory that `godwit cluster init` wrote for this member
-    #[arg(long, value_name = "DIR")]
-    config: PathBuf,
-    /// Where its log and state are kept
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-}
+use tracing::{error, info, warn};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env("GODWIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .init();
     tls::install_crypto();
-    let member: MemberConfig = config::load(&args.config)?;
-    let credentials = Credentials::load(&args.config)?;
-    let mut terminate = signal(SignalKind::terminate()).context("can't handle signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("can't handle signals")?;
-    let controller = Controller::start(&member, &credentials, &args.data).await?;
+    let log = Log::start();
+    let done = match &args.command {
+        Some(Command::Check) => check(&args),
+        None => run(&args, &log).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args, log: &Log) -> anyhow::Result<()> {
+    let wishes = args.wishes()?;
+    log.set(wishes.log_level.as_deref())
+        .context("log level can't be used")?;
+    let member: MemberConfig = config::load(&wishes.config)?;
+    let credentials = Credentials::load(&wishes.config)?;
+    let mut signals = Signals::catch().context("can't handle signals")?;
+    let controller = Controller::start(&member, &credentials, &wishes.data).await?;
+    if let Some(address) = wishes.metrics {
+        let listener = health::listen(address)
+            .await
+            .with_context(|| format!("can't serve metrics on {address}"))?;
+        tokio::spawn(health::serve(listener, Arc::new(controller.health())));
+        info!(%address, "health and metrics are served");
+    }
+    if let Some(options) = &wishes.local {
+        let local = Local::open(options)?;
+        info!(socket = %options.socket.display(), "local socket is served");
+        tokio::spawn(local.serve());
+    }
+    signals::ready("takes part in the group");
+    let reload = || match args.wishes() {
+        Ok(wishes) => match log.set(wishes.log_level.as_deref()) {
+            Ok(()) => info!("log level was read again; the rest holds from the next start on"),
+            Err(error) => warn!(%error, "log level stays as it is"),
+        },
+        Err(error) => warn!("settings stay as they are: {error:#}"),
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = controller.failed() => anyhow::bail!("this member can't take part any more"),
+        () = signals.ended(reload) => {}
+        () = controller.failed() => bail!("this member can't take part any more"),
     }
     controller.shutdown().await;
+    Ok(())
+}
+
+/// What would keep the member from starting, without starting it.
+fn check(args: &Args) -> anyhow::Result<()> {
+    let Wishes { config: dir, .. } = args.wishes()?;
+    let member: MemberConfig = config::load(&dir)?;
+    let identity = Credentials::load(&dir)?.identity()?;
+    if identity.role != Role::Member {
+        bail!("certificate is `{identity}`, not a member's");
+    }
+    println!(
+        "ok     credentials: {identity}, listens on {}",
+        member.listen
+    );
     Ok(())
 }

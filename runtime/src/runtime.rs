@@ -65,6 +65,8 @@ pub struct Runtime {
 
 struct Inner {
     config: Config,
+    /// First the configuration's; it may change.
+    reserve: Mutex<memory::Reserve>,
     images: image::Store,
     networks: Networks,
     facts: HostFacts,
@@ -77,15 +79,18 @@ struct Inner {
 impl Runtime {
     /// Makes the directories, opens the stores and asks CRIU whether it can work here.
     pub async fn open(config: Config) -> Result<Self> {
-        for dir in [config.data.join("containers"), config.run.join("shims")] {
+        let dirs = [
+            // Others may go through it, to a socket that is for them; not look into it.
+            (config.run.clone(), 0o711),
+            (config.run.join("shims"), 0o700),
+            (config.data.join("containers"), 0o700),
+        ];
+        for (dir, mode) in dirs {
             fs::DirBuilder::new()
                 .recursive(true)
-                .mode(0o700)
+                .mode(mode)
                 .create(&dir)
-                .map_err(|source| RuntimeError::Io {
-                    path: dir.clone(),
-                    source,
-                })?;
+                .map_err(|source| RuntimeError::Io { path: dir, source })?;
         }
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
@@ -110,6 +115,7 @@ impl Runtime {
         }
         Ok(Self {
             inner: Arc::new(Inner {
+                reserve: Mutex::new(config.reserve),
                 config,
                 images,
                 networks,
@@ -140,7 +146,16 @@ impl Runtime {
 
     /// Bytes of memory that containers which arrive may take now.
     pub fn memory_free(&self) -> u64 {
-        self.inner.config.reserve.leaves()
+        self.inner
+            .reserve
+            .lock()
+            .expect("no holder panics")
+            .leaves()
+    }
+
+    /// What arriving containers leave for others from now on.
+    pub fn set_reserve(&self, reserve: memory::Reserve) {
+        *self.inner.reserve.lock().expect("no holder panics") = reserve;
     }
 
     pub fn log_path(&self, id: &ContainerId) -> PathBuf {

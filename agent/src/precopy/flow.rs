@@ -201,7 +201,7 @@ impl Flow {
         };
         self.pass(&processes, pass, Pace::new(None), |_| {}).await?;
         // What is left behind can't be compared yet.
-        let there = match host.verify_memory && self.leaves.is_none() {
+        let there = match host.live.verify_memory() && self.leaves.is_none() {
             true => Some(self.fingerprints(processes).await?),
             false => None,
         };

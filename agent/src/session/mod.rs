@@ -13,7 +13,11 @@
 mod members;
 mod pause;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use godwit_proto::{
     agent::{
@@ -140,7 +144,10 @@ async fn hold(host: &Arc<Host>, settings: &Settings, next: &Next, patience: Dura
             Duration::from_millis(asked.into()).clamp(limits::HEARTBEAT / 5, limits::HEARTBEAT * 10)
         }
     };
-    Ended::Lost(talk(host, inbound, out, changes, heartbeat).await)
+    host.connected.store(true, Ordering::Relaxed);
+    let reason = talk(host, inbound, out, changes, heartbeat).await;
+    host.connected.store(false, Ordering::Relaxed);
+    Ended::Lost(reason)
 }
 
 /// Answers why the session ended.

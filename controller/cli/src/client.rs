@@ -7,29 +7,25 @@
 
 use std::{
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use godwit_proto::{
-    config::{self, AdminConfig, ConfigError, MemberAddress},
+    config::{self, AdminConfig, ConfigError},
     control::control_client::ControlClient,
     document, failure, limits,
-    tls::{self, Credentials, Role, Target},
+    tls::{Credentials, Role},
     v1::{Document, Documents, Empty},
 };
-use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 use tonic::{Response, Status, transport::Channel};
 
-use crate::error::{ClientError, Tried, is_unconnected};
+use crate::{
+    door::{Door, Local},
+    error::{ClientError, Tried, is_unconnected},
+};
 
-/// How long one member may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(3);
 /// How long a group without a leader is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts.
@@ -40,10 +36,8 @@ pub type Control = ControlClient<Channel>;
 
 /// A cluster and the credentials for it.
 pub struct Cluster {
-    members: Vec<MemberAddress>,
-    tls: Arc<ClientConfig>,
-    name: String,
-    /// The member to try first: the last that answered, or the one after the last that failed.
+    doors: Vec<Door>,
+    /// The one to try first: the last that answered, or the one after the last that failed.
     first: usize,
     channel: Option<(usize, Channel)>,
 }
@@ -68,13 +62,26 @@ impl Cluster {
         if config.members.is_empty() {
             return Err(ClientError::NoMembers { dir: dir.into() });
         }
+        let tls = credentials.client_config()?;
+        let members = config.members.into_iter().map(|member| Door::Member {
+            member,
+            cluster: identity.cluster.clone(),
+            tls: tls.clone(),
+        });
         Ok(Self {
-            members: config.members,
-            tls: credentials.client_config()?,
-            name: identity.cluster,
+            doors: members.collect(),
             first: 0,
             channel: None,
         })
+    }
+
+    /// The cluster of a daemon on this machine, with what the daemon's socket allows.
+    pub fn local(socket: &Local) -> Self {
+        Self {
+            doors: vec![Door::Socket(socket.path().into())],
+            first: 0,
+            channel: None,
+        }
     }
 
     /// A call that can be repeated: while the group has no leader, it is.
@@ -115,7 +122,7 @@ impl Cluster {
 
     /// Sorts a status that a stream ended with, and turns to another member if that may help.
     pub fn stream_failed(&mut self, status: Status) -> ClientError {
-        let error = ClientError::of_status(&self.members[self.first].name.to_string(), status);
+        let error = ClientError::of_status(&self.doors[self.first].name(), status);
         self.turn_from(self.first, &error);
         error
     }
@@ -125,8 +132,8 @@ impl Cluster {
         call: &impl AsyncFn(Control) -> Result<Response<T>, Status>,
     ) -> Result<T, ClientError> {
         let mut tried = Vec::new();
-        for turn in 0..self.members.len() {
-            let index = (self.first + turn) % self.members.len();
+        for turn in 0..self.doors.len() {
+            let index = (self.first + turn) % self.doors.len();
             let reason = match self.control(index).await {
                 Ok(control) => match call(control).await {
                     Ok(response) => {
@@ -135,7 +142,7 @@ impl Cluster {
                     }
                     Err(status) if is_unconnected(&status) => connect_reason(&status),
                     Err(status) => {
-                        let name = self.members[index].name.to_string();
+                        let name = self.doors[index].name();
                         let error = ClientError::of_status(&name, status);
                         self.turn_from(index, &error);
                         return Err(error);
@@ -145,8 +152,8 @@ impl Cluster {
             };
             self.channel = None;
             tried.push(Tried {
-                member: self.members[index].name.to_string(),
-                address: self.members[index].address.clone(),
+                member: self.doors[index].name(),
+                address: self.doors[index].address(),
                 reason,
             });
         }
@@ -157,20 +164,7 @@ impl Cluster {
         let channel = match &self.channel {
             Some((of, channel)) if *of == index => channel.clone(),
             _ => {
-                let member = &self.members[index];
-                // A bare TCP connection first: a machine that is gone is found out sooner than
-                // by a TLS handshake's time limit.
-                timeout(CONNECT, TcpStream::connect(&member.address))
-                    .await
-                    .map_err(|_| format!("no answer in {} s", CONNECT.as_secs()))?
-                    .map_err(|error| error.kind().to_string())?;
-                let target = Target {
-                    address: member.address.clone(),
-                    cluster: self.name.clone(),
-                    role: Role::Member,
-                    name: Some(member.name.to_string()),
-                };
-                let channel = tls::channel(self.tls.clone(), target);
+                let channel = self.doors[index].open().await?;
                 self.channel = Some((index, channel.clone()));
                 channel
             }
@@ -180,7 +174,7 @@ impl Cluster {
 
     fn turn_from(&mut self, index: usize, error: &ClientError) {
         if error.may_pass() {
-            self.first = (index + 1) % self.members.len();
+            self.first = (index + 1) % self.doors.len();
             self.channel = None;
         } else {
             self.first = index;
@@ -189,7 +183,7 @@ impl Cluster {
 
     fn unreadable(&self, source: document::DocumentError) -> ClientError {
         ClientError::Document {
-            member: self.members[self.first].name.to_string(),
+            member: self.doors[self.first].name(),
             source,
         }
     }
@@ -209,6 +203,8 @@ mod tests {
     use godwit_types::MemberName;
     use tempfile::TempDir;
     use tokio::net::TcpListener;
+
+    use godwit_proto::tls;
 
     use super::*;
     use crate::cluster::{ClusterPlan, Part, init};

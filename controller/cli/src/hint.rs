@@ -39,6 +39,12 @@ fn of_client(error: &ClientError) -> Option<String> {
         ClientError::Unreachable { tried } => {
             if tried
                 .iter()
+                .any(|tried| tried.reason == "permission denied")
+            {
+                "who may open the socket is in the group `godwit`: `usermod -aG godwit USER`, then \
+                 log in again"
+            } else if tried
+                .iter()
                 .any(|tried| tried.reason.contains("certificate"))
             {
                 "the credentials may be of another cluster: use the `admin` directory that \

@@ -7,6 +7,7 @@ pub mod address;
 pub mod archive;
 pub mod client;
 pub mod cluster;
+pub mod door;
 pub mod drain;
 pub mod env;
 pub mod error;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use godwit_cli::client::Cluster;
+use godwit_cli::{client::Cluster, door::Local, error::ClientError};
 
 use crate::commands::Command;
 
@@ -27,6 +27,16 @@ pub struct Global {
     /// $XDG_CONFIG_HOME/godwit or ~/.config/godwit]
     #[arg(long, global = true, value_name = "DIR", env = "GODWIT_CONFIG")]
     config: Option<PathBuf>,
+    /// A daemon's socket on this machine, as in unix:///run/godwit/godwit.sock [default: that one
+    /// where there is no configuration directory]
+    #[arg(
+        id = "socket",
+        short = 'H',
+        long = "host",
+        value_name = "unix://PATH",
+        env = "GODWIT_HOST"
+    )]
+    socket: Option<Local>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -43,7 +53,20 @@ pub enum Format {
 impl Global {
     /// The cluster that the configuration directory names.
     pub fn cluster(&self) -> anyhow::Result<Cluster> {
-        Ok(Cluster::open(&self.config_dir()?)?)
+        if let Some(socket) = &self.socket {
+            return Ok(Cluster::local(socket));
+        }
+        let opened = self.config_dir().map(|dir| Cluster::open(&dir));
+        match opened {
+            // Nobody said where the cluster is: where this machine is part of one, it is that.
+            Err(_) | Ok(Err(ClientError::NoConfig { .. })) if self.config.is_none() => {
+                match Local::usual() {
+                    Some(socket) => Ok(Cluster::local(&socket)),
+                    None => Ok(opened??),
+                }
+            }
+            opened => Ok(opened??),
+        }
     }
 
     fn config_dir(&self) -> anyhow::Result<PathBuf> {

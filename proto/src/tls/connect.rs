@@ -1,10 +1,14 @@
 //! A client's side: a channel to the one peer that was meant.
 
-use std::{io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{io::BufReader, net::TcpStream, time::timeout};
+use tokio::{
+    io::BufReader,
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -50,6 +54,14 @@ pub async fn connected(
         async move { dial(config, &target).await.map(TokioIo::new) }
     });
     endpoint().connect_with_connector(connector).await
+}
+
+/// A channel to a socket on this machine, whose daemon passes everything on over TLS.
+pub fn local_channel(socket: PathBuf) -> Channel {
+    endpoint().connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    }))
 }
 
 fn endpoint() -> Endpoint {

@@ -14,7 +14,7 @@ mod socket;
 
 pub use accept::{Accepted, Peer, incoming, listen};
 pub use authority::{Authority, AuthorityError};
-pub use connect::{Dialed, Target, channel, connected, dial, dial_as};
+pub use connect::{Dialed, Target, channel, connected, dial, dial_as, local_channel};
 pub use credentials::{Credentials, CredentialsError, offering};
 pub use identity::{Identity, IdentityError, Role};
 

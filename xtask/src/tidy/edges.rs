@@ -26,6 +26,11 @@ const RULES: &[Rule] = &[
         never: &["raft"],
     },
     Rule {
+        package: "godwit-daemon",
+        ours: &["godwit-proto", "godwit-types"],
+        never: &["raft"],
+    },
+    Rule {
         package: "godwit-runtime",
         ours: &["godwit-types", "godwit-interpose"],
         never: &["tonic", "raft", "prost"],
@@ -37,7 +42,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "godwit-agent",
-        ours: &["godwit-runtime", "godwit-proto", "godwit-types"],
+        ours: &[
+            "godwit-runtime",
+            "godwit-daemon",
+            "godwit-proto",
+            "godwit-types",
+        ],
         never: &["raft"],
     },
     Rule {
@@ -47,7 +57,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "godwit-controller",
-        ours: &["godwit-core", "godwit-proto", "godwit-types"],
+        ours: &[
+            "godwit-core",
+            "godwit-daemon",
+            "godwit-proto",
+            "godwit-types",
+        ],
         never: &["nix"],
     },
     Rule {
