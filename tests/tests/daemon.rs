@@ -131,7 +131,15 @@ fn an_agent_says_how_it_is_takes_new_settings_and_serves_this_machine() {
     let (fine, said) = through(
         &cluster,
         &socket,
-        &["run", "-d", "--name", "count", "workload"],
+        &[
+            "run",
+            "-d",
+            "--name",
+            "count",
+            "workload",
+            "/bin/godwit-workload",
+            "count",
+        ],
     );
     assert!(fine, "{said}");
     wait_for(
