@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use godwit_agent::{Config, Live};
 use godwit_daemon::{local, log, settings};
 use godwit_runtime::memory::Wanted;
@@ -135,6 +135,9 @@ pub struct Args {
 pub enum Command {
     /// Read the settings and the credentials, say what is wrong with them, and end
     Check,
+    /// Print the manual page
+    #[command(hide = true)]
+    Manual,
 }
 
 /// All of it together.
@@ -149,6 +152,12 @@ pub struct Wishes {
 }
 
 impl Args {
+    /// The manual page, as troff.
+    pub fn manual() -> anyhow::Result<()> {
+        let page = clap_mangen::Man::new(Self::command()).section("8");
+        Ok(page.render(&mut std::io::stdout())?)
+    }
+
     /// Reads the settings file, and fills in what is given nowhere.
     pub fn wishes(&self) -> anyhow::Result<Wishes> {
         let path = self.settings.as_deref();
@@ -212,7 +221,6 @@ fn default_criu() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use tempfile::TempDir;
 
     use super::*;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let log = Log::start();
     let done = match &args.command {
         Some(Command::Check) => check::run(&args),
+        Some(Command::Manual) => Args::manual(),
         None => run(&args, &log),
     };
     match done {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use godwit_daemon::{local, log, settings};
 
 use crate::settings::{FILE, Settings};
@@ -74,6 +74,9 @@ pub struct Args {
 pub enum Command {
     /// Read the settings and the credentials, say what is wrong with them, and end
     Check,
+    /// Print the manual page
+    #[command(hide = true)]
+    Manual,
 }
 
 /// All of it together.
@@ -87,6 +90,12 @@ pub struct Wishes {
 }
 
 impl Args {
+    /// The manual page, as troff.
+    pub fn manual() -> anyhow::Result<()> {
+        let page = clap_mangen::Man::new(Self::command()).section("8");
+        Ok(page.render(&mut std::io::stdout())?)
+    }
+
     /// Reads the settings file, and fills in what is given nowhere.
     pub fn wishes(&self) -> anyhow::Result<Wishes> {
         let path = self.settings.as_deref();
@@ -115,8 +124,6 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

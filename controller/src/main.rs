@@ -28,6 +28,7 @@ async fn main() -> ExitCode {
     let log = Log::start();
     let done = match &args.command {
         Some(Command::Check) => check(&args),
+        Some(Command::Manual) => Args::manual(),
         None => run(&args, &log).await,
     };
     match done {

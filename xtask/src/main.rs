@@ -5,6 +5,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod dist;
 mod faults;
 mod lint;
 mod packages;
@@ -51,6 +52,11 @@ const TASKS: &[Task] = &[
         name: "simulate",
         what: "whole clusters in virtual time, a seed each; `--seed S --trace` shows one",
         run: simulate::run,
+    },
+    Task {
+        name: "dist",
+        what: "what is installed on machines: a tar file and a .deb, in `target/dist`",
+        run: dist::run,
     },
     Task {
         name: "lint",

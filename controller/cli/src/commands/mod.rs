@@ -11,6 +11,7 @@ mod image_load;
 mod image_ls;
 mod inspect;
 mod logs;
+mod manual;
 mod member_ls;
 mod migrate;
 mod migration_cancel;
@@ -58,6 +59,8 @@ pub enum Command {
     Cluster(ClusterCommand),
     Version(version::Args),
     Completion(completion::Args),
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -125,6 +128,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Cluster(ClusterCommand::Set(args)) => cluster_set::run(global, args).await,
         Command::Version(args) => version::run(global, args),
         Command::Completion(args) => completion::run(args),
+        Command::Manual(args) => manual::run(args),
     }
 }
 
