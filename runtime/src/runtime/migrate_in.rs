@@ -11,7 +11,9 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 
 use tokio::time::timeout;
 
-use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
+use super::{
+    Result, Runtime, RuntimeError, blocking, layer::bring, lifecycle::Start, migrate_out::ROOTFS,
+};
 use crate::{
     cgroup::Group,
     checkpoint::Incoming,
@@ -103,7 +105,7 @@ impl Runtime {
             path: paths.shim_config(),
             source,
         })?;
-        self.start_shim(&paths).await?;
+        self.start_shim(&paths, Start::New).await?;
         self.shim(id)
             .ask(Request::Arm {
                 migration: migration.clone(),
