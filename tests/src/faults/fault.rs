@@ -244,14 +244,11 @@ fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<
         Program::Criu => "criu",
         Program::Member => "godwit-controller",
     };
-    let mut pids = cluster.host(host).processes(name)?;
-    if program == Program::Shim {
-        // Not its pager, which is the same program, and not the shim of the witness.
-        pids.retain(|pid| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
-            line.is_ok_and(|line| !line.contains("--pager") && line.contains(id))
-        });
-    }
+    let pids = match program {
+        // Not that of the witness.
+        Program::Shim => cluster.shims(host, id)?,
+        _ => cluster.host(host).processes(name)?,
+    };
     if pids.is_empty() {
         bail!(Unreachable(name));
     }

@@ -301,6 +301,31 @@ impl Cluster {
         })
     }
 
+    /// The shim of a container on a host, by the container's full id: no pager, which is the same
+    /// program.
+    pub fn shims(&self, number: u8, id: &str) -> Result<Vec<i32>> {
+        let mut pids = self.host(number).processes("godwit-shim")?;
+        pids.retain(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| !line.contains("--pager") && line.contains(id))
+        });
+        Ok(pids)
+    }
+
+    /// SIGKILL to the shim of a container.
+    pub fn kill_shim(&self, number: u8, container: &str) -> Result<()> {
+        let id = self.id(container)?;
+        let pids = self.shims(number, &id)?;
+        ensure!(!pids.is_empty(), "`{container}` has no shim on h{number}");
+        for pid in &pids {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
+        }
+        wait_for("the end of a killed shim", PATIENCE, || {
+            let left = self.shims(number, &id).unwrap_or_default();
+            pids.iter().all(|pid| !left.contains(pid))
+        })
+    }
+
     pub fn wait_for_hosts(&self, count: u8) -> Result<()> {
         let mut last = String::new();
         let up = wait_for("every host up", PATIENCE, || {

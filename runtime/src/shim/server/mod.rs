@@ -96,6 +96,8 @@ pub fn run(config: &Path, begin: Begin) -> Result<(), StartError> {
         source,
     })?;
     if sys::fork().map_err(StartError::Detach)?.is_some() {
+        // It is the child's now: dropped here, the pager would be killed.
+        std::mem::forget(machine);
         return Ok(());
     }
     rustix::process::setsid().map_err(|errno| StartError::Detach(errno.into()))?;
