@@ -16,7 +16,6 @@ mod agent;
 mod board;
 mod commands;
 pub mod container;
-mod delay;
 mod failures;
 mod host;
 mod host_service;

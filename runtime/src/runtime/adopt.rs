@@ -52,7 +52,10 @@ impl Runtime {
                 reason: reason.to_owned(),
             }),
             Found::Container => {
-                tracing::warn!(container = id.short(), "its shim is gone: another one takes it up");
+                tracing::warn!(
+                    container = id.short(),
+                    "its shim is gone: another one takes it up"
+                );
                 self.start_shim(&self.paths(id), Start::Adopt).await?;
                 let answered = self.shim(id).state().await;
                 self.known(id, answered)

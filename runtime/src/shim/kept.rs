@@ -79,7 +79,9 @@ impl Task {
     }
 
     pub fn lives(&self) -> bool {
-        let state = stat(self.pid).ok().and_then(|fields| fields.into_iter().next());
+        let state = stat(self.pid)
+            .ok()
+            .and_then(|fields| fields.into_iter().next());
         self.is_there() && !matches!(state.as_deref(), None | Some("Z" | "X"))
     }
 }

@@ -8,7 +8,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{command::run, testbed::Cluster};
+use crate::{
+    command::run,
+    testbed::{Cluster, PATIENCE},
+};
 
 /// Whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,10 @@ pub enum Fault {
     Full(Whose, Program),
     /// Every connection between source and destination is reset.
     Reset,
+    /// Every command to its agent comes twice, from now on.
+    Twice(Whose),
+    /// After every command to its agent those before it come once more, from now on.
+    Late(Whose),
     User(Does),
 }
 
@@ -86,6 +93,9 @@ impl Fault {
             }
         }
         all.push(Self::Reset);
+        for whose in [Whose::Source, Whose::Destination] {
+            all.extend([Self::Twice(whose), Self::Late(whose)]);
+        }
         all.extend([Does::Cancel, Does::Stop, Does::Remove].map(Self::User));
         all
     }
@@ -102,6 +112,8 @@ impl fmt::Display for Fault {
             Self::Full(whose, Program::Member) => write!(f, "full disk {} member", word(whose)),
             Self::Full(whose, _) => write!(f, "full disk {}", word(whose)),
             Self::Reset => f.write_str("reset connections"),
+            Self::Twice(whose) => write!(f, "commands twice {}", word(whose)),
+            Self::Late(whose) => write!(f, "commands late {}", word(whose)),
             Self::User(does) => write!(f, "user {}", word(does)),
         }
     }
@@ -215,6 +227,15 @@ pub fn inject(
             for host in [cast.source, cast.destination] {
                 nft(cluster, host, "delete table inet reset\n")?;
             }
+            Ok(Broken::Nothing)
+        }
+        Fault::Twice(whose) | Fault::Late(whose) => {
+            let what = match fault {
+                Fault::Late(_) => "late",
+                _ => "twice",
+            };
+            // Until the next cell.
+            cluster.hold(cast.host(whose), what)?.wait(PATIENCE)?;
             Ok(Broken::Nothing)
         }
         Fault::User(does) => {

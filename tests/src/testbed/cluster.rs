@@ -16,7 +16,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Host, Slot, cgroups, host::wait_for};
+use super::{Host, Slot, cgroups, host::wait_for, pauses};
 use crate::{
     archive,
     command::{output, run, sh},
@@ -77,9 +77,6 @@ pub struct Cluster {
     lasting: bool,
     keep_dir: bool,
 }
-
-/// Where daemons look for points at which a test holds them up.
-const PAUSES: &str = "GODWIT_PAUSES";
 
 /// `testbed.json`: what a later process needs to end a lasting cluster.
 #[derive(Serialize, Deserialize)]
@@ -241,7 +238,7 @@ impl Cluster {
             .arg("--config")
             .arg(self.config_dir().join(format!("members/m{number}")));
         command.arg("--data").arg(host.dir.join("member"));
-        command.env(PAUSES, host.dir.join("pauses"));
+        command.env(pauses::VARIABLE, host.dir.join(pauses::DIRECTORY));
         command
     }
 
@@ -262,7 +259,7 @@ impl Cluster {
         command.arg("--data").arg(host.dir.join("data"));
         command.arg("--run").arg(host.dir.join("run"));
         command.args(["--cgroup", &format!("{}/h{number}", self.slot.cgroup())]);
-        command.env(PAUSES, host.dir.join("pauses"));
+        command.env(pauses::VARIABLE, host.dir.join(pauses::DIRECTORY));
         let other = self.agent_criu.iter().find(|(host, _)| *host == number);
         let criu = other.map_or(&self.programs.criu, |(_, criu)| criu);
         command.arg("--criu").arg(criu);

@@ -60,7 +60,11 @@ pub fn adopt(config: Config) -> Result<Machine, String> {
             None
         }
     };
-    tracing::warn!(pid, frozen = frozen.is_some(), "taken up after its shim was killed");
+    tracing::warn!(
+        pid,
+        frozen = frozen.is_some(),
+        "taken up after its shim was killed"
+    );
     let adopted = Adopted {
         init,
         output,
@@ -74,7 +78,9 @@ pub fn adopt(config: Config) -> Result<Machine, String> {
 fn untraced(pids: &[i32]) {
     let traced = |pid: &i32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        let tracer = status
+            .lines()
+            .find_map(|line| line.strip_prefix("TracerPid:"));
         tracer.is_some_and(|tracer| tracer.trim() != "0")
     };
     let deadline = Instant::now() + LETS_GO;

@@ -78,7 +78,9 @@ impl Pager {
                 stdout: None,
             })),
             _ if paged.exists() => Ok(None),
-            _ => Err(io::Error::other("the pager ended before all memory was in place")),
+            _ => Err(io::Error::other(
+                "the pager ended before all memory was in place",
+            )),
         }
     }
 
