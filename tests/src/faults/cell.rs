@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    fault::{Cast, Fault, Unreachable, inject},
+    fault::{Cast, Fault, inject},
     point::{Actor, Point},
     watch::Watch,
 };
@@ -53,10 +53,7 @@ impl Ground {
     pub fn run(&mut self, point: Point, fault: Fault) -> Verdict {
         match self.play(point, fault) {
             Ok(phase) => Verdict::Held(phase),
-            Err(error) => match error.downcast_ref::<Unreachable>() {
-                Some(reason) => Verdict::Unreachable(reason.to_string()),
-                None => Verdict::Violated(format!("{error:#}")),
-            },
+            Err(error) => Verdict::Violated(format!("{error:#}")),
         }
     }
 
@@ -78,17 +75,9 @@ impl Ground {
                 .unwrap_or_default()
                 .to_string()
         })?;
-        let injected = inject(&mut self.cluster, &cast, fault, &name, &migration);
+        let broken = inject(&mut self.cluster, &cast, fault, &name, &migration)?;
         // A daemon that is dead or stopped finds the way free when it goes on.
         held.release()?;
-        let broken = match injected {
-            Ok(broken) => broken,
-            Err(error) => {
-                drop(watch);
-                ended(&self.cluster, &migration)?;
-                return Err(error);
-            }
-        };
         let began = Instant::now();
         thread::sleep(broken.lasts());
         broken.mend(&mut self.cluster)?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, thread, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -147,7 +147,7 @@ pub enum Broken {
     Nothing,
 }
 
-/// Breaks it. An error of kind [`Unreachable`]: there is nothing to break at this point.
+/// Breaks it. An error: it can't be, or there is nothing to break.
 pub fn inject(
     cluster: &mut Cluster,
     cast: &Cast,
@@ -253,11 +253,6 @@ pub fn inject(
     }
 }
 
-/// There is nothing to break at this point.
-#[derive(Debug, thiserror::Error)]
-#[error("no {0} runs there then")]
-pub struct Unreachable(&'static str);
-
 fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<i32>> {
     let name = match program {
         Program::Agent => "godwit-agent",
@@ -270,9 +265,7 @@ fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<
         Program::Shim => cluster.shims(host, id)?,
         _ => cluster.host(host).processes(name)?,
     };
-    if pids.is_empty() {
-        bail!(Unreachable(name));
-    }
+    ensure!(!pids.is_empty(), "no `{name}` runs on h{host} then");
     Ok(pids)
 }
 
