@@ -131,20 +131,26 @@ fn connections_of_a_container_without_its_shim_last_through_its_next_move() {
     scene.finish(&cluster).unwrap();
 }
 
+/// Until the mover runs on host 1, and most of its memory does not. Answers the migration.
+fn half_moved(cluster: &Cluster, mover: &Mover) -> String {
+    let slowly = ["--mode", "postcopy", "--max-bandwidth", "1500K"];
+    let id = mover.begin(cluster, 1, &slowly).unwrap();
+    let mut last = Value::Null;
+    wait_for("the container at its destination", PATIENCE, || {
+        last = view(cluster, &id).unwrap_or_default();
+        assert_ne!(last["phase"], "done", "nothing was left behind: {last}");
+        last["phase"] == "resumed" && last["progress"]["pages_left"].as_u64() > Some(256)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {last}"));
+    id
+}
+
 /// Memory that is still on its way is not the shim's but the pager's.
 #[test]
 fn a_post_copy_goes_on_without_the_shim_at_its_destination() {
     let cluster = cluster(3);
     let mover = Mover::play(&cluster, "mover", 2, &[], &["--rss=16", "--rate=2"]).unwrap();
-    let slowly = ["--mode", "postcopy", "--max-bandwidth", "1500K"];
-    let id = mover.begin(&cluster, 1, &slowly).unwrap();
-    let mut last = Value::Null;
-    wait_for("the container at its destination", PATIENCE, || {
-        last = view(&cluster, &id).unwrap_or_default();
-        assert_ne!(last["phase"], "done", "nothing was left behind: {last}");
-        last["phase"] == "resumed" && last["progress"]["pages_left"].as_u64() > Some(256)
-    })
-    .unwrap_or_else(|error| panic!("{error:#}: {last}"));
+    let id = half_moved(&cluster, &mover);
     cluster.kill_shim(1, "mover").unwrap();
     let last = ended(&cluster, &id).unwrap();
     assert_eq!(last["phase"], "done", "{last}");
@@ -154,4 +160,23 @@ fn a_post_copy_goes_on_without_the_shim_at_its_destination() {
     cluster.migrate("mover", 2).unwrap();
     assert!(mover.verify(&cluster).unwrap() > 0);
     mover.dismiss(&cluster).unwrap();
+}
+
+#[test]
+fn a_container_whose_memory_is_gone_with_shim_and_pager_is_ended_and_says_why() {
+    let mut cluster = cluster(3);
+    let mover = Mover::play(&cluster, "mover", 2, &[], &["--rss=16", "--rate=2"]).unwrap();
+    half_moved(&cluster, &mover);
+    // The pager is the same program.
+    cluster.kill(1, "godwit-shim").unwrap();
+    let mut last = Value::Null;
+    wait_for("the reason", PATIENCE, || {
+        last = cluster.json(&["inspect", "mover"]).unwrap_or_default();
+        let reason = last["status"]["reason"].as_str().unwrap_or_default();
+        last["status"]["state"] == "failed" && reason.contains("memory")
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {last}"));
+    let id = cluster.id("mover").unwrap();
+    cluster.ok(&["rm", "-f", "mover"]).unwrap();
+    assert!(cluster.processes_of(&id).unwrap().is_empty());
 }

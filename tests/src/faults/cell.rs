@@ -84,6 +84,9 @@ impl Ground {
         let end = ended(&self.cluster, &migration);
         println!("  {:?} after the fault", began.elapsed());
         let end = end?;
+        if let Some(reason) = end["error"].as_str() {
+            println!("  {reason}");
+        }
         watch.end()?;
         self.check(&cast, &name, &id, &end, fault)?;
         Ok(end["phase"].as_str().unwrap_or_default().to_owned())
