@@ -6,6 +6,10 @@ use godwit_tests::{
     scene::{Scene, host_of},
     testbed::{Cluster, Options, PATIENCE, wait_for},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 fn cluster(hosts: u8) -> Cluster {
@@ -128,6 +132,42 @@ fn connections_of_a_container_without_its_shim_last_through_its_next_move() {
     cluster.kill_shim(2, &scene.redis).unwrap();
     cluster.migrate(&scene.redis, 1).unwrap();
     assert_eq!(host_of(&cluster, &scene.redis).unwrap(), "h1");
+    scene.finish(&cluster).unwrap();
+}
+
+/// CRIU stands still with its answer, and goes on when nobody is there any more.
+#[test]
+fn a_container_whose_shim_is_killed_in_the_midst_of_its_resume_runs() {
+    let cluster = cluster(3);
+    Scene::prepare(&cluster).unwrap();
+    let scene = Scene::play(&cluster, 1, 3).unwrap();
+    let hold = cluster.hold(2, "resume").unwrap();
+    let migrate = ["migrate", "-d", &scene.redis, "--to", "h2"];
+    let migration = cluster.ok(&migrate).unwrap();
+    hold.wait(PATIENCE).unwrap();
+    let signal = |signal| {
+        for pid in cluster.host(2).processes("criu").unwrap() {
+            kill(Pid::from_raw(pid), signal).unwrap();
+        }
+    };
+    signal(Signal::SIGSTOP);
+    hold.release().unwrap();
+    let id = cluster.id(&scene.redis).unwrap();
+    let held = cluster.host(2).dir.join("data/containers").join(&id);
+    wait_for("the resume", PATIENCE, || !held.join("held").exists()).unwrap();
+    // It has given its answers, and waits for CRIU.
+    let shim = cluster.shims(2, &id).unwrap()[0];
+    wait_for("a shim that waits", PATIENCE, || {
+        let stack = std::fs::read_to_string(format!("/proc/{shim}/wchan"));
+        stack.is_ok_and(|stack| stack.contains("poll"))
+    })
+    .unwrap();
+    cluster.kill_shim(2, &scene.redis).unwrap();
+    signal(Signal::SIGCONT);
+    let last = ended(&cluster, &migration).unwrap();
+    assert_eq!(last["phase"], "done", "{last}");
+    scene.goes_on(&cluster).unwrap();
+    cluster.migrate(&scene.redis, 1).unwrap();
     scene.finish(&cluster).unwrap();
 }
 

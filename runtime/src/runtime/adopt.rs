@@ -1,8 +1,9 @@
 //! A container that has lost its shim: killed by a person, or by the kernel when memory was short.
 //! Its processes run on, or stay frozen; another shim takes them up.
 //!
-//! Not taken up is what is certain never to run (it was staged, see [`held`]), what was killed in
-//! the midst of its resume, and what has lost memory that had not arrived in it yet.
+//! Not taken up is what is certain never to run (it was staged, see [`held`]), what did not come
+//! through a resume in which its shim was killed, and what has lost memory that had not arrived in it
+//! yet.
 
 use std::{fs::File, io, path::Path};
 
@@ -17,6 +18,7 @@ use crate::{
         ShimError, held,
         kept::{self, Kept},
         protocol::feed,
+        restored,
     },
 };
 
@@ -81,7 +83,9 @@ fn find(paths: &InstancePaths, cgroup: &str) -> Result<Found> {
     if is_locked(&lock).map_err(failed(&lock))? {
         return Ok(Found::Shim);
     }
-    if kept.staged {
+    if let Some(restorer) = kept.restorer
+        && !restored::runs(kept.init, restorer)
+    {
         return Ok(Found::Lost("its shim was killed while it resumed it"));
     }
     let gone = kept.pager.is_some_and(|pager| !pager.lives());
@@ -139,19 +143,22 @@ mod tests {
         drop(lock);
         assert_eq!(found(), Found::Container);
 
-        kept.staged = true;
+        let gone = Task {
+            start: own.start - 1,
+            ..own
+        };
+        kept.restorer = Some(gone);
+        kept.write(&at).unwrap();
+        assert_eq!(found(), Found::Container, "it came through its resume");
+        kept.init = gone;
         kept.write(&at).unwrap();
         assert!(matches!(found(), Found::Lost(_)));
         held::begin(&paths.held()).unwrap();
         assert_eq!(found(), Found::Nothing, "it never ran");
         held::end(&paths.held()).unwrap();
 
-        kept.staged = false;
-        kept.pager = Some(Task {
-            start: own.start - 1,
-            ..own
-        });
-        kept.init.start -= 1;
+        kept.restorer = None;
+        kept.pager = Some(gone);
         kept.write(&at).unwrap();
         assert!(matches!(found(), Found::Lost(_)));
         std::fs::write(kept::paged(&feed(&paths.socket)), "").unwrap();

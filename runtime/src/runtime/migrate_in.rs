@@ -166,7 +166,7 @@ impl Runtime {
 
     /// Run, gate open, announce. Harmless when it runs. Answers the pid.
     pub async fn resume(&self, id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
-        let steps = self.shim(id).ask(Request::Resume).await?;
+        let steps = self.ask(id, Request::Resume).await?;
         // It runs: nobody has to wait for what follows.
         let (runtime, id_) = (self.clone(), id.clone());
         tokio::spawn(async move { runtime.settle(&id_).await });

@@ -45,9 +45,9 @@ pub struct Kept {
     /// Dumped and held; None: it runs.
     #[serde(default)]
     pub frozen: Option<Held>,
-    /// Restored, and not seen to run yet: nobody can take it up.
+    /// The CRIU that restored it and has not been seen to let it run.
     #[serde(default)]
-    pub staged: bool,
+    pub restorer: Option<Task>,
 }
 
 /// What a frozen container is held for.
@@ -102,7 +102,7 @@ impl Kept {
             stderr,
             pager: None,
             frozen: None,
-            staged: false,
+            restorer: None,
         })
     }
 

@@ -17,6 +17,7 @@ pub mod client;
 pub(crate) mod held;
 pub(crate) mod kept;
 pub mod protocol;
+pub(crate) mod restored;
 mod server;
 
 pub use client::{Client, ShimError};

@@ -31,7 +31,6 @@ const LOOK: Duration = Duration::from_millis(2);
 pub fn adopt(config: Config) -> Result<Machine, String> {
     let kept = Kept::read(&kept::path(&config.socket))
         .map_err(|error| format!("what was kept can't be read: {error}"))?
-        .filter(|kept| !kept.staged)
         .ok_or("nothing that could be taken up was kept")?;
     let pid = kept.init.pid;
     let init = Init::adopt(kept.init).map_err(|error| format!("init {pid}: {error}"))?;

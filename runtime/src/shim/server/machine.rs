@@ -18,7 +18,7 @@ use crate::{
     cgroup::Group,
     container::write_atomic,
     criu::{Event, Leaving, Swrk},
-    shim::kept::{self, Held, Kept},
+    shim::kept::{self, Held, Kept, Task},
 };
 
 pub struct Machine {
@@ -481,7 +481,7 @@ impl Machine {
                 ..of(init, output, None)?
             },
             Phase::Staged(staged) => Kept {
-                staged: true,
+                restorer: Some(Task::of(staged.restorer())?),
                 ..of(staged.init(), staged.output(), staged.pager())?
             },
             Phase::Ready | Phase::Armed(_) | Phase::Exited(_) | Phase::Gone => return Ok(None),

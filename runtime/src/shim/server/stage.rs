@@ -236,6 +236,11 @@ impl Staged {
         self.pager.as_ref()
     }
 
+    /// The pid of the CRIU that holds it.
+    pub fn restorer(&self) -> i32 {
+        self.swrk.pid()
+    }
+
     /// Opens the gate and lets the tasks run. An error gives it back where it is still held.
     #[expect(clippy::result_large_err)]
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
