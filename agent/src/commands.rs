@@ -12,7 +12,7 @@ use godwit_types::{
 };
 
 use crate::{
-    delay, failures,
+    failures,
     host::Host,
     ledger::Answer,
     postcopy::Tail,
@@ -151,7 +151,6 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         }
         Verb::Resume { container, .. } => {
             host.doors.close(container).await;
-            delay::before_resume().await;
             match runtime.resume(container).await {
                 Ok((pid, steps)) => Ok(Outcome::Resumed { pid, steps }),
                 Err(error) if runtime.never_resumed(container).await => {

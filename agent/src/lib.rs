@@ -16,7 +16,6 @@ mod agent;
 mod board;
 mod commands;
 pub mod container;
-mod delay;
 mod failures;
 mod health;
 mod host;

@@ -4,6 +4,7 @@
 //! `Runtime` over the same directories finds everything again. Calls for one container are made
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
+mod adopt;
 mod error;
 mod layer;
 mod lifecycle;
@@ -74,6 +75,8 @@ struct Inner {
     carried_by: std::result::Result<memory::Method, String>,
     /// What comes for containers that are frozen.
     holds: Mutex<HashMap<ContainerId, Hold>>,
+    /// One container is taken up at a time, and by one alone.
+    adopting: tokio::sync::Mutex<()>,
 }
 
 impl Runtime {
@@ -122,6 +125,7 @@ impl Runtime {
                 facts,
                 carried_by,
                 holds: Mutex::default(),
+                adopting: tokio::sync::Mutex::default(),
             }),
         })
     }

@@ -67,6 +67,29 @@ pub fn fork() -> io::Result<Option<i32>> {
     }
 }
 
+/// How the process of a pidfd ended, as its parent was told, once it was: whoever asks need not be
+/// the parent. None: it was not yet, or this kernel does not say (before Linux 6.15).
+pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `struct pidfd_info` in its first size.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    nix::ioctl_readwrite!(get_info, 0xff, 11, Info);
+    let mut info = Info {
+        mask: PIDFD_INFO_EXIT,
+        ..Info::default()
+    };
+    // SAFETY: the descriptor is open, and `info` is a whole structure of the size in the request.
+    unsafe { get_info(pidfd.as_raw_fd(), &mut info) }.ok()?;
+    (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
 /// Sends a whole Ethernet frame out of a link of this network namespace.
 pub fn send_arp(link: &str, frame: &[u8]) -> io::Result<usize> {
     FrameSender::new(link, libc::ETH_P_ARP as u16)?.send(frame)

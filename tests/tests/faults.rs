@@ -1,9 +1,13 @@
 //! CRIU fails at the source or at the destination, by its own fault injection: the container runs
 //! on where it was, with its connections, and nothing of it is left where it was to go.
+//!
+//! And the fast part of the fault matrix: each fault once, and each point of a migration. The whole
+//! is `cargo xtask faults`.
 
 use std::collections::BTreeSet;
 
 use godwit_tests::{
+    faults::{Fault, fast, play},
     scene::{Scene, host_of, last_migration},
     testbed::{Cluster, Options, on_host},
 };
@@ -92,4 +96,39 @@ fn a_restore_that_fails_leaves_redis_where_it_is_and_the_next_move_succeeds() {
     cluster.migrate(&scene.redis, 4).unwrap();
     scene.goes_on(&cluster).unwrap();
     scene.finish(&cluster).unwrap();
+}
+
+/// Cells of the fast part, by their fault. Each test has a cluster of its own.
+fn holds(chosen: impl Fn(&Fault) -> bool) {
+    let cells: Vec<_> = fast()
+        .into_iter()
+        .filter(|(_, fault)| chosen(fault))
+        .collect();
+    assert!(!cells.is_empty());
+    play(cells).unwrap().holds().unwrap();
+}
+
+#[test]
+fn the_fast_matrix_holds_when_programs_are_killed() {
+    holds(|fault| matches!(fault, Fault::Kill(..)));
+}
+
+#[test]
+fn the_fast_matrix_holds_when_programs_stand_still_and_disks_are_full() {
+    holds(|fault| matches!(fault, Fault::Stop(..) | Fault::Full(..)));
+}
+
+#[test]
+fn the_fast_matrix_holds_when_links_are_cut() {
+    holds(|fault| matches!(fault, Fault::Cut(..)));
+}
+
+#[test]
+fn the_fast_matrix_holds_when_connections_commands_and_people_come_in_between() {
+    holds(|fault| {
+        matches!(
+            fault,
+            Fault::Reset | Fault::Twice(_) | Fault::Late(_) | Fault::User(_)
+        )
+    });
 }

@@ -5,7 +5,7 @@
 use godwit_tests::{
     mover::{Rest, at_rest, ended, view},
     scene::{Scene, host_of},
-    testbed::{Cluster, Options, PATIENCE, wait_for},
+    testbed::{Cluster, Hold, Options, PATIENCE, wait_for},
 };
 use serde_json::Value;
 
@@ -17,17 +17,10 @@ struct Stage {
 }
 
 impl Stage {
-    /// `delay_ms`: how long the destination takes before it resumes.
-    fn set(delay_ms: u32) -> Self {
-        let delay = (
-            2,
-            "GODWIT_TEST_RESUME_DELAY_MS".to_owned(),
-            delay_ms.to_string(),
-        );
+    fn set() -> Self {
         let cluster = Cluster::start(Options {
             hosts: 3,
             members: 1,
-            agent_env: vec![delay],
             ..Options::default()
         })
         .unwrap();
@@ -58,17 +51,17 @@ impl Stage {
         }
     }
 
-    /// Starts the move, and answers its id once it is committed and not resumed.
-    fn commit(&self) -> String {
+    /// Starts the move, and answers its id once it is committed. The destination is held up
+    /// before it resumes.
+    fn commit(&self) -> (String, Hold) {
+        let hold = self.cluster.hold(2, "resume").unwrap();
         let id = self
             .cluster
             .ok(&["migrate", "-d", &self.scene.redis, "--to", "h2"])
             .unwrap();
-        self.until(&id, "the commit", |view| {
-            assert_ne!(view["phase"], "resumed", "{view}");
-            view["phase"] == "committed"
-        });
-        id
+        self.until(&id, "the commit", |view| view["phase"] == "committed");
+        hold.wait(PATIENCE).unwrap();
+        (id, hold)
     }
 
     fn until(&self, id: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
@@ -114,9 +107,10 @@ impl Stage {
 
 #[test]
 fn a_copy_that_is_lost_before_it_ran_goes_back_to_its_source_by_itself() {
-    let mut stage = Stage::set(3000);
-    let id = stage.commit();
+    let mut stage = Stage::set();
+    let (id, hold) = stage.commit();
     stage.lose_the_copy();
+    hold.release().unwrap();
     let last = ended(&stage.cluster, &id).unwrap();
     assert_eq!(last["phase"], "aborted", "{last}");
     assert_eq!(last["recovered"], true, "{last}");
@@ -135,8 +129,8 @@ fn a_copy_that_is_lost_before_it_ran_goes_back_to_its_source_by_itself() {
 
 #[test]
 fn a_host_that_is_gone_after_the_commit_is_given_up_by_an_operator_alone() {
-    let mut stage = Stage::set(60_000);
-    let id = stage.commit();
+    let mut stage = Stage::set();
+    let (id, _hold) = stage.commit();
     stage.cluster.kill(2, "godwit-agent").unwrap();
     stage.lose_the_copy();
     let last = stage.until(&id, "what is awaited", |view| {

@@ -10,6 +10,7 @@
 //! session ends. One task writes to the stream, so that a report never overtakes the answer
 //! that it should agree with.
 
+mod disorder;
 mod members;
 mod pause;
 
@@ -39,7 +40,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::{container, host::Host, ledger::Answer, progress};
+use crate::{host::Host, ledger::Answer, progress};
+use disorder::Delivery;
 use members::{Members, Next};
 
 /// Messages between this task and the connection.
@@ -68,10 +70,12 @@ enum Ended {
 /// Keeps a session, for ever.
 pub async fn keep(host: Arc<Host>, settings: Settings) {
     let mut members = Members::new(settings.members.clone());
+    let delivery = Delivery::of(&host);
     let mut failures = 0;
     loop {
         let next = members.next();
-        match hold(&host, &settings, &next, pause::patience(failures)).await {
+        let patience = pause::patience(failures);
+        match hold(&host, &settings, &next, patience, &delivery).await {
             Ended::NotLeader { leader } => {
                 debug!(member = %next.address, leader, "member does not lead");
                 failures += 1;
@@ -98,7 +102,13 @@ pub async fn keep(host: Arc<Host>, settings: Settings) {
 }
 
 /// One try: ends when the session does.
-async fn hold(host: &Arc<Host>, settings: &Settings, next: &Next, patience: Duration) -> Ended {
+async fn hold(
+    host: &Arc<Host>,
+    settings: &Settings,
+    next: &Next,
+    patience: Duration,
+    delivery: &Delivery,
+) -> Ended {
     let target = host.peer(Role::Member, next.name.as_deref(), &next.address);
     let mut client = DispatcherClient::new(tls::channel(host.tls.clone(), target))
         .max_decoding_message_size(limits::MESSAGE);
@@ -145,7 +155,7 @@ async fn hold(host: &Arc<Host>, settings: &Settings, next: &Next, patience: Dura
         }
     };
     host.connected.store(true, Ordering::Relaxed);
-    let reason = talk(host, inbound, out, changes, heartbeat).await;
+    let reason = talk(host, inbound, out, changes, heartbeat, delivery).await;
     host.connected.store(false, Ordering::Relaxed);
     Ended::Lost(reason)
 }
@@ -157,6 +167,7 @@ async fn talk(
     out: mpsc::Sender<FromAgent>,
     mut changes: tokio::sync::watch::Receiver<u64>,
     heartbeat: Duration,
+    delivery: &Delivery,
 ) -> String {
     let mut answers = host.outbox.open();
     let mut progress_from = Instant::now();
@@ -169,7 +180,7 @@ async fn talk(
             Some((operation, answer)) = answers.recv() => answered(&operation, answer),
             message = inbound.message() => match message {
                 Ok(Some(ToAgent { message: Some(message) })) => {
-                    receive(host, message);
+                    receive(host, message, delivery);
                     continue;
                 }
                 // Of a kind that this version does not know.
@@ -202,12 +213,12 @@ async fn talk(
     }
 }
 
-fn receive(host: &Arc<Host>, message: to_agent::Message) {
+fn receive(host: &Arc<Host>, message: to_agent::Message, delivery: &Delivery) {
     match message {
         to_agent::Message::Command(document) => match document::read::<AgentCommand>(&document) {
             Ok(command) => {
                 debug!(operation = %command.operation, verb = command.verb.name(), "command");
-                container::submit(host, command);
+                delivery.deliver(host, command);
             }
             Err(error) => warn!(error = chain(&error), "command not understood"),
         },

@@ -7,7 +7,8 @@ use crate::{ContainerId, Generation, MigrationId};
 /// How a container's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// As a shell reports it: the exit code, or 128 and the signal's number.
+    /// As a shell reports it: the exit code, or 128 and the signal's number. 255 as well where it
+    /// ended while nobody was there who could have learned it.
     pub code: i32,
     /// Milliseconds since 1970.
     pub at_ms: u64,

@@ -1,9 +1,13 @@
 //! `godwit-shim CONFIG`: one per container, started by the agent. See `godwit_runtime::shim`.
 //!
+//! `godwit-shim --adopt CONFIG`: the next one, after a shim that was killed.
+//!
 //! `godwit-shim --pager DIRECTORY SOCKET`: its child while memory arrives. See
 //! `godwit_runtime::memory::pager`.
 
 use std::{path::Path, process::ExitCode};
+
+use godwit_runtime::shim::{Begin, run};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -17,7 +21,10 @@ fn main() -> ExitCode {
         .init();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result: Result<(), Box<dyn std::error::Error>> = match arguments.as_slice() {
-        [config] => godwit_runtime::shim::run(Path::new(config)).map_err(Into::into),
+        [config] => run(Path::new(config), Begin::Anew).map_err(Into::into),
+        [mode, config] if mode == "--adopt" => {
+            run(Path::new(config), Begin::Adopt).map_err(Into::into)
+        }
         [mode, directory, feed] if mode == "--pager" => {
             godwit_runtime::memory::pager::run(Path::new(directory), Path::new(feed))
                 .map_err(Into::into)

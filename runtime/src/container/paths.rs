@@ -13,6 +13,10 @@
 //!                    incoming/      destination: what arrived } during a migration
 //!                    held           destination: it has not been resumed yet; holds the boot's id
 //! RUN/shims/ID.sock                 the shim's socket
+//!           ID.lock                 locked while a shim lives
+//!           ID.kept                 by which another shim takes the container up
+//!           ID.pages                the pager's socket
+//!           ID.paged                the pager has delivered everything
 //! RUN/netns/ID                      the network namespace
 //! ```
 

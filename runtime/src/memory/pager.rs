@@ -3,7 +3,9 @@
 //!
 //! It is a child of the shim, of its own, so that neither a restart of the agent nor a fork in
 //! the shim concerns it: from the commit on it holds the only copy of pages that have not been
-//! put into the tasks yet. Its standard input is the shim:
+//! put into the tasks yet. Until CRIU has connected it ends with the shim; from then on it outlives
+//! one that is killed, and the next shim finds a file by which it knows that all is in place. Its
+//! standard input is the shim:
 //!
 //! ```text
 //! shim → pager   {"pid":…,"fd":…}    the store's index, opened from the agent's descriptors
@@ -29,8 +31,10 @@ use std::{
     path::Path,
 };
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
+use crate::shim::kept;
 pub use source::Source;
 
 /// `criu restore` looks for it in its working directory.
@@ -48,6 +52,9 @@ pub struct IndexAt {
 /// Runs the pager in CRIU's working directory, until every page is where it belongs. `feed`: the
 /// socket over which pages come late.
 pub fn run(directory: &Path, feed: &Path) -> io::Result<()> {
+    // Not in the group of the shim: what is meant for that one is not meant for this.
+    rustix::process::setsid()?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     // Relative, since a socket's path may have 107 bytes only.
     std::env::set_current_dir(directory)?;
     match fs::remove_file(SOCKET) {
@@ -67,7 +74,10 @@ pub fn run(directory: &Path, feed: &Path) -> io::Result<()> {
     writeln!(out, "{READY}")?;
     out.flush()?;
     let (stream, _) = listener.accept()?;
+    // A shim that is killed takes CRIU with it, which says so here, unless the tasks run.
+    set_parent_process_death_signal(None)?;
     let _ = fs::remove_file(SOCKET);
     let feeds = feed::Feeds::open(feed)?;
-    serve::serve(criu::Connection::new(stream)?, sources, feeds)
+    serve::serve(criu::Connection::new(stream)?, sources, feeds)?;
+    fs::write(kept::paged(feed), "")
 }

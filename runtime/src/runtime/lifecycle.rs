@@ -20,8 +20,19 @@ use crate::{
     },
     network::{Gate, link_name},
     rootfs::Rootfs,
-    shim::protocol::{Config as ShimConfig, Request, feed},
+    shim::{
+        kept,
+        protocol::{Config as ShimConfig, Request, feed},
+    },
 };
+
+/// What a shim is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    New,
+    /// The container of a shim that is gone.
+    Adopt,
+}
 
 impl Runtime {
     /// Creates and starts. Leaves nothing when it fails. Answers the pid.
@@ -86,7 +97,7 @@ impl Runtime {
             })
         })
         .await?;
-        self.start_shim(&paths).await?;
+        self.start_shim(&paths, Start::New).await?;
         self.shim(id).ask(Request::Create).await?;
         match self.state(id).await? {
             InstanceState::Running { pid } => Ok(pid),
@@ -148,7 +159,7 @@ impl Runtime {
     }
 
     /// Starts the shim; when this returns it listens.
-    pub(super) async fn start_shim(&self, paths: &InstancePaths) -> Result<()> {
+    pub(super) async fn start_shim(&self, paths: &InstancePaths, start: Start) -> Result<()> {
         let log = paths.shim_log();
         let io = |source| RuntimeError::Io {
             path: log.clone(),
@@ -159,7 +170,12 @@ impl Runtime {
             .create(true)
             .open(&log)
             .map_err(io)?;
+        let mode = match start {
+            Start::New => None,
+            Start::Adopt => Some("--adopt"),
+        };
         let status = Command::new(&self.inner.config.shim)
+            .args(mode)
             .arg(paths.shim_config())
             .current_dir("/")
             .stdin(Stdio::null())
@@ -199,7 +215,7 @@ impl Runtime {
             (nix::libc::SIGKILL, Duration::from_secs(10)),
         ] {
             // An error: it has ended meanwhile, which the wait below finds.
-            let _ = self.shim(id).ask(Request::Signal { signal }).await;
+            let _ = self.ask(id, Request::Signal { signal }).await;
             if let Ok(state) = timeout(patience, self.changed(id, &running)).await {
                 return match state? {
                     InstanceState::Exited { exit } => Ok(exit),
@@ -245,7 +261,14 @@ impl Runtime {
                 group.remove()
             });
             let rootfs = Rootfs::new(&paths.rootfs()).remove();
-            for socket in [feed(&paths.socket), paths.socket.clone()] {
+            let feed = feed(&paths.socket);
+            for socket in [
+                kept::path(&paths.socket),
+                kept::paged(&feed),
+                feed,
+                paths.socket.clone(),
+                kept::lock(&paths.socket),
+            ] {
                 match fs::remove_file(&socket) {
                     Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                         return Err(RuntimeError::Io {

@@ -11,7 +11,9 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 
 use tokio::time::timeout;
 
-use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
+use super::{
+    Result, Runtime, RuntimeError, blocking, layer::bring, lifecycle::Start, migrate_out::ROOTFS,
+};
 use crate::{
     cgroup::Group,
     checkpoint::Incoming,
@@ -103,7 +105,7 @@ impl Runtime {
             path: paths.shim_config(),
             source,
         })?;
-        self.start_shim(&paths).await?;
+        self.start_shim(&paths, Start::New).await?;
         self.shim(id)
             .ask(Request::Arm {
                 migration: migration.clone(),
@@ -164,7 +166,7 @@ impl Runtime {
 
     /// Run, gate open, announce. Harmless when it runs. Answers the pid.
     pub async fn resume(&self, id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
-        let steps = self.shim(id).ask(Request::Resume).await?;
+        let steps = self.ask(id, Request::Resume).await?;
         // It runs: nobody has to wait for what follows.
         let (runtime, id_) = (self.clone(), id.clone());
         tokio::spawn(async move { runtime.settle(&id_).await });

@@ -14,7 +14,10 @@ use crate::{
         diff::{self, Ahead},
         size,
     },
-    shim::protocol::{Request, State},
+    shim::{
+        ShimError,
+        protocol::{Request, State},
+    },
     unmovable::unmovable,
 };
 
@@ -100,9 +103,18 @@ impl Runtime {
     /// Waits until all memory of a container that arrived is in place: before, it can't leave.
     pub async fn filled(&self, id: &ContainerId) -> Result<()> {
         loop {
-            match self.shim(id).state().await? {
+            let state = match self.shim(id).state().await {
+                // Another shim has it then, or nobody.
+                Err(ShimError::Gone { .. } | ShimError::BrokeOff(_)) => {
+                    self.state(id).await?;
+                    self.shim(id).state().await?
+                }
+                answered => answered?,
+            };
+            match state {
                 filling @ State::Running { filling: true, .. } => {
-                    self.shim(id).watch(filling).await?;
+                    // An error: its shim has ended, and the next round finds out how.
+                    drop(self.shim(id).watch(filling).await);
                 }
                 _ => return Ok(()),
             }
@@ -126,7 +138,7 @@ impl Runtime {
             migration: migration.clone(),
             carried,
         };
-        let asked = self.shim(id).ask(request).await;
+        let asked = self.ask(id, request).await;
         if asked.is_err() {
             self.deliver_here(id).await;
         }
@@ -162,6 +174,8 @@ impl Runtime {
 
     /// While frozen: what to send, in order. Without its private memory, if the caller has that.
     pub async fn outgoing(&self, id: &ContainerId, carried: bool) -> Result<Vec<CheckpointFile>> {
+        // Whoever has it.
+        self.state(id).await?;
         if let State::Frozen { carried: was, .. } = self.shim(id).state().await?
             && was != carried
         {
@@ -246,7 +260,7 @@ impl Runtime {
     pub async fn thaw(&self, id: &ContainerId) -> Result<()> {
         match self.state(id).await? {
             InstanceState::Frozen { .. } => {
-                self.shim(id).ask(Request::Thaw).await?;
+                self.ask(id, Request::Thaw).await?;
                 self.deliver_here(id).await;
                 Ok(())
             }
@@ -265,7 +279,7 @@ impl Runtime {
             Ok(InstanceState::Frozen { .. }) => {
                 // First of all: its clients wait for it.
                 self.deliver_remote(id).await;
-                self.shim(id).ask(Request::Release).await?;
+                self.ask(id, Request::Release).await?;
             }
             Ok(other @ InstanceState::Running { .. }) => {
                 // Never: a container that runs here is not let go of by a late command.

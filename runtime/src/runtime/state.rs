@@ -1,11 +1,15 @@
-//! What an instance is doing: asked of its shim, or read from what the shim left.
+//! What an instance is doing: asked of its shim, or read from what the shim left. Whoever asks
+//! finds a container that has lost its shim taken up by another one.
 
 use std::{fs, io};
 
-use godwit_types::{ContainerId, Exit, InstanceState};
+use godwit_types::{ContainerId, Exit, FreezeStep, InstanceState};
 
 use super::{Result, Runtime, RuntimeError};
-use crate::shim::{ShimError, protocol::State};
+use crate::shim::{
+    ShimError,
+    protocol::{Request, State},
+};
 
 impl Runtime {
     /// Every container that has an instance directory here, whatever its state.
@@ -37,31 +41,46 @@ impl Runtime {
     }
 
     pub async fn state(&self, id: &ContainerId) -> Result<InstanceState> {
-        match self.shim(id).state().await {
-            Ok(state) => self.known(id, Ok(state)),
-            Err(error) => self.known(id, Err(error)),
+        let answered = self.shim(id).state().await;
+        match answered {
+            Err(ShimError::Gone { .. } | ShimError::BrokeOff(_)) => self.adopt(id).await,
+            answered => self.known(id, answered),
+        }
+    }
+
+    /// Asks a container's shim; the next one, if it has none any more.
+    pub(super) async fn ask(&self, id: &ContainerId, request: Request) -> Result<Vec<FreezeStep>> {
+        match self.shim(id).ask(request.clone()).await {
+            // It was not heard.
+            Err(ShimError::Gone { .. }) => {
+                self.state(id).await?;
+                Ok(self.shim(id).ask(request).await?)
+            }
+            answered => Ok(answered?),
         }
     }
 
     /// Answers when the instance's state is no longer `known`, with the new one. Cancel-safe.
     pub async fn changed(&self, id: &ContainerId, known: &InstanceState) -> Result<InstanceState> {
         loop {
-            let answered = self.shim(id).state().await;
-            let shim = answered.as_ref().ok().cloned();
-            let now = self.known(id, answered)?;
+            let shim = self.shim(id).state().await.ok();
+            let now = match &shim {
+                Some(state) => self.known(id, Ok(state.clone()))?,
+                None => self.state(id).await?,
+            };
             if now != *known {
                 return Ok(now);
             }
             match shim {
                 // An error: the shim has ended, and the next round finds out how.
                 Some(state) => drop(self.shim(id).watch(state).await),
-                // Nobody is there who could tell: it changes only by a call of ours.
+                // Nobody is there who could tell, or has been for this moment only.
                 None => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
             }
         }
     }
 
-    fn known(
+    pub(super) fn known(
         &self,
         id: &ContainerId,
         answered: std::result::Result<State, ShimError>,
@@ -79,8 +98,8 @@ impl Runtime {
         }
     }
 
-    /// The shim has ended.
-    fn left_behind(&self, id: &ContainerId) -> Result<InstanceState> {
+    /// The shim has ended, and nobody can take the container up.
+    pub(super) fn left_behind(&self, id: &ContainerId) -> Result<InstanceState> {
         let paths = self.paths(id);
         if !paths.dir.exists() {
             return Err(RuntimeError::NotFound(id.short().to_owned()));

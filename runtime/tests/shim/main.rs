@@ -1,6 +1,7 @@
 //! The shim with real containers and real CRIU: create, freeze, thaw, release, stage, resume.
 //! No agent, no network: a namespace with loopback, and a plain directory as root.
 
+mod adopted;
 mod carried;
 
 use std::{

@@ -10,18 +10,18 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    fault::{Cast, Fault, Unreachable, inject},
+    fault::{Cast, Fault, inject},
     point::{Actor, Point},
     watch::Watch,
 };
 use crate::{
     mover::{Mover, ended, view},
     scene::host_of,
-    testbed::{Cluster, PATIENCE, wait_for},
+    testbed::{Cluster, Hold, PATIENCE, wait_for},
 };
 
 /// For a migration to come to a point.
-const REACHED: Duration = Duration::from_secs(20);
+const REACHED: Duration = Duration::from_secs(60);
 const MEMORY: &[&str] = &["--rss=4", "--rate=4"];
 
 /// How a cell ended.
@@ -53,10 +53,7 @@ impl Ground {
     pub fn run(&mut self, point: Point, fault: Fault) -> Verdict {
         match self.play(point, fault) {
             Ok(phase) => Verdict::Held(phase),
-            Err(error) => match error.downcast_ref::<Unreachable>() {
-                Some(reason) => Verdict::Unreachable(reason.to_string()),
-                None => Verdict::Violated(format!("{error:#}")),
-            },
+            Err(error) => Verdict::Violated(format!("{error:#}")),
         }
     }
 
@@ -73,29 +70,23 @@ impl Ground {
         let migration =
             self.mover()?
                 .begin(&self.cluster, cast.destination, &["--timeout", "30s"])?;
-        let reached = held.with_extension("reached");
-        wait_for("the point", REACHED, || reached.exists()).with_context(|| {
+        held.wait(REACHED).with_context(|| {
             view(&self.cluster, &migration)
                 .unwrap_or_default()
                 .to_string()
         })?;
-        let injected = inject(&mut self.cluster, &cast, fault, &name, &migration);
+        let broken = inject(&mut self.cluster, &cast, fault, &name, &migration)?;
         // A daemon that is dead or stopped finds the way free when it goes on.
-        fs::remove_file(&reached)?;
-        let broken = match injected {
-            Ok(broken) => broken,
-            Err(error) => {
-                drop(watch);
-                ended(&self.cluster, &migration)?;
-                return Err(error);
-            }
-        };
+        held.release()?;
         let began = Instant::now();
         thread::sleep(broken.lasts());
         broken.mend(&mut self.cluster)?;
         let end = ended(&self.cluster, &migration);
         println!("  {:?} after the fault", began.elapsed());
         let end = end?;
+        if let Some(reason) = end["error"].as_str() {
+            println!("  {reason}");
+        }
         watch.end()?;
         self.check(&cast, &name, &id, &end, fault)?;
         Ok(end["phase"].as_str().unwrap_or_default().to_owned())
@@ -131,21 +122,15 @@ impl Ground {
         self.mover.as_ref().context("no container")
     }
 
-    /// Asks the daemon that acts there to wait. Answers the file.
-    fn hold(&self, point: Point, cast: &Cast) -> Result<std::path::PathBuf> {
+    /// Asks the daemon that acts there to wait.
+    fn hold(&self, point: Point, cast: &Cast) -> Result<Hold> {
         let host = match point.actor {
             Actor::Source => cast.source,
             Actor::Destination => cast.destination,
             Actor::Leader => cast.leader,
         };
-        for host in 1..=3 {
-            let pauses = self.cluster.host(host).dir.join("pauses");
-            let _ = fs::remove_dir_all(&pauses);
-            fs::create_dir_all(&pauses)?;
-        }
-        let file = self.cluster.host(host).dir.join("pauses").join(point.act);
-        fs::write(&file, "")?;
-        Ok(file)
+        self.cluster.hold_nothing()?;
+        self.cluster.hold(host, point.act)
     }
 
     /// What holds after every fault.

@@ -2,13 +2,16 @@
 
 use std::{fmt, fs, thread, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::{command::run, testbed::Cluster};
+use crate::{
+    command::run,
+    testbed::{Cluster, PATIENCE},
+};
 
 /// Whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,10 @@ pub enum Fault {
     Full(Whose, Program),
     /// Every connection between source and destination is reset.
     Reset,
+    /// Every command to its agent comes twice, from now on.
+    Twice(Whose),
+    /// After every command to its agent those before it come once more, from now on.
+    Late(Whose),
     User(Does),
 }
 
@@ -86,6 +93,9 @@ impl Fault {
             }
         }
         all.push(Self::Reset);
+        for whose in [Whose::Source, Whose::Destination] {
+            all.extend([Self::Twice(whose), Self::Late(whose)]);
+        }
         all.extend([Does::Cancel, Does::Stop, Does::Remove].map(Self::User));
         all
     }
@@ -102,6 +112,8 @@ impl fmt::Display for Fault {
             Self::Full(whose, Program::Member) => write!(f, "full disk {} member", word(whose)),
             Self::Full(whose, _) => write!(f, "full disk {}", word(whose)),
             Self::Reset => f.write_str("reset connections"),
+            Self::Twice(whose) => write!(f, "commands twice {}", word(whose)),
+            Self::Late(whose) => write!(f, "commands late {}", word(whose)),
             Self::User(does) => write!(f, "user {}", word(does)),
         }
     }
@@ -135,7 +147,7 @@ pub enum Broken {
     Nothing,
 }
 
-/// Breaks it. An error of kind [`Unreachable`]: there is nothing to break at this point.
+/// Breaks it. An error: it can't be, or there is nothing to break.
 pub fn inject(
     cluster: &mut Cluster,
     cast: &Cast,
@@ -217,6 +229,15 @@ pub fn inject(
             }
             Ok(Broken::Nothing)
         }
+        Fault::Twice(whose) | Fault::Late(whose) => {
+            let what = match fault {
+                Fault::Late(_) => "late",
+                _ => "twice",
+            };
+            // Until the next cell.
+            cluster.hold(cast.host(whose), what)?.wait(PATIENCE)?;
+            Ok(Broken::Nothing)
+        }
         Fault::User(does) => {
             let arguments: &[&str] = match does {
                 Does::Cancel => &["migration", "cancel", migration],
@@ -232,11 +253,6 @@ pub fn inject(
     }
 }
 
-/// There is nothing to break at this point.
-#[derive(Debug, thiserror::Error)]
-#[error("no {0} runs there then")]
-pub struct Unreachable(&'static str);
-
 fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<i32>> {
     let name = match program {
         Program::Agent => "godwit-agent",
@@ -244,17 +260,12 @@ fn found(cluster: &Cluster, host: u8, program: Program, id: &str) -> Result<Vec<
         Program::Criu => "criu",
         Program::Member => "godwit-controller",
     };
-    let mut pids = cluster.host(host).processes(name)?;
-    if program == Program::Shim {
-        // Not its pager, which is the same program, and not the shim of the witness.
-        pids.retain(|pid| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
-            line.is_ok_and(|line| !line.contains("--pager") && line.contains(id))
-        });
-    }
-    if pids.is_empty() {
-        bail!(Unreachable(name));
-    }
+    let pids = match program {
+        // Not that of the witness.
+        Program::Shim => cluster.shims(host, id)?,
+        _ => cluster.host(host).processes(name)?,
+    };
+    ensure!(!pids.is_empty(), "no `{name}` runs on h{host} then");
     Ok(pids)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::cell::Verdict;
@@ -70,13 +70,13 @@ impl Report {
                 .or_default()
                 .insert(&row.phase, sign);
         }
-        let mut table = format!("{:<26}", "");
+        let mut table = format!("{:<28}", "");
         for phase in &phases {
             let _ = write!(table, "{phase:<13}");
         }
         table.push('\n');
         for (fault, cells) in lines {
-            let _ = write!(table, "{fault:<26}");
+            let _ = write!(table, "{fault:<28}");
             for phase in &phases {
                 let _ = write!(table, "{:<13}", cells.get(phase).copied().unwrap_or(""));
             }
@@ -88,11 +88,26 @@ impl Report {
             self.cells, self.violations, self.unreachable
         );
         for row in &self.rows {
+            if let Some(reason) = &row.unreachable {
+                let _ = writeln!(
+                    table,
+                    "{} at {}: unreachable, {reason}",
+                    row.fault, row.phase
+                );
+            }
+        }
+        for row in &self.rows {
             if let Some(violation) = &row.violation {
                 let _ = writeln!(table, "{} at {}: {violation}", row.fault, row.phase);
             }
         }
         table
+    }
+
+    /// An error: something did not.
+    pub fn holds(&self) -> Result<()> {
+        ensure!(self.violations == 0, "{} violations", self.violations);
+        Ok(())
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {

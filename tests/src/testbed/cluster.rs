@@ -16,7 +16,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Host, Slot, cgroups, host::wait_for};
+use super::{Host, Slot, cgroups, host::wait_for, pauses};
 use crate::{
     archive,
     command::{output, run, sh},
@@ -77,9 +77,6 @@ pub struct Cluster {
     lasting: bool,
     keep_dir: bool,
 }
-
-/// Where daemons look for points at which a test holds them up.
-const PAUSES: &str = "GODWIT_PAUSES";
 
 /// `testbed.json`: what a later process needs to end a lasting cluster.
 #[derive(Serialize, Deserialize)]
@@ -241,7 +238,7 @@ impl Cluster {
             .arg("--config")
             .arg(self.config_dir().join(format!("members/m{number}")));
         command.arg("--data").arg(host.dir.join("member"));
-        command.env(PAUSES, host.dir.join("pauses"));
+        command.env(pauses::VARIABLE, host.dir.join(pauses::DIRECTORY));
         command
     }
 
@@ -262,7 +259,7 @@ impl Cluster {
         command.arg("--data").arg(host.dir.join("data"));
         command.arg("--run").arg(host.dir.join("run"));
         command.args(["--cgroup", &format!("{}/h{number}", self.slot.cgroup())]);
-        command.env(PAUSES, host.dir.join("pauses"));
+        command.env(pauses::VARIABLE, host.dir.join(pauses::DIRECTORY));
         let other = self.agent_criu.iter().find(|(host, _)| *host == number);
         let criu = other.map_or(&self.programs.criu, |(_, criu)| criu);
         command.arg("--criu").arg(criu);
@@ -298,6 +295,31 @@ impl Cluster {
         let host = self.host(number);
         wait_for("the end of a killed program", PATIENCE, || {
             host.processes(program).is_ok_and(|left| left.is_empty())
+        })
+    }
+
+    /// The shim of a container on a host, by the container's full id: no pager, which is the same
+    /// program.
+    pub fn shims(&self, number: u8, id: &str) -> Result<Vec<i32>> {
+        let mut pids = self.host(number).processes("godwit-shim")?;
+        pids.retain(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| !line.contains("--pager") && line.contains(id))
+        });
+        Ok(pids)
+    }
+
+    /// SIGKILL to the shim of a container.
+    pub fn kill_shim(&self, number: u8, container: &str) -> Result<()> {
+        let id = self.id(container)?;
+        let pids = self.shims(number, &id)?;
+        ensure!(!pids.is_empty(), "`{container}` has no shim on h{number}");
+        for pid in &pids {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL)?;
+        }
+        wait_for("the end of a killed shim", PATIENCE, || {
+            let left = self.shims(number, &id).unwrap_or_default();
+            pids.iter().all(|pid| !left.contains(pid))
         })
     }
 

@@ -18,6 +18,7 @@ use crate::{
     container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::{HiddenTable, Smaps},
+    shim::kept::Held,
     sys,
 };
 
@@ -26,8 +27,9 @@ use crate::{
 pub struct Frozen {
     migration: MigrationId,
     carried: bool,
-    /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then.
-    swrk: Swrk,
+    /// Waits in `post-dump`. It may have died: the cgroup holds the tasks then. None: it died with
+    /// the shim that had it.
+    swrk: Option<Swrk>,
 }
 
 /// Images are kept in memory if the container has less than this, or its memory is not in them.
@@ -127,7 +129,7 @@ fn dump_held(
     let frozen = Frozen {
         migration,
         carried,
-        swrk,
+        swrk: Some(swrk),
     };
     Ok((frozen, steps.0))
 }
@@ -181,7 +183,7 @@ fn dump_until_held(
     }
 }
 
-fn remove_checkpoint(config: &Config) {
+pub fn remove_checkpoint(config: &Config) {
     let checkpoint = config.dir.join("checkpoint");
     let removed = remove_images(&checkpoint.join("criu")).and_then(|()| remove_tree(&checkpoint));
     if let Err(error) = removed {
@@ -201,6 +203,16 @@ fn memory(group: &Group) -> u64 {
 }
 
 impl Frozen {
+    /// What another shim had frozen, which is gone.
+    pub fn adopt(held: Held, group: &Group) -> Result<Self, String> {
+        group.freeze().map_err(|error| chain(&error))?;
+        Ok(Self {
+            migration: held.migration,
+            carried: held.carried,
+            swrk: None,
+        })
+    }
+
     pub fn migration(&self) -> &MigrationId {
         &self.migration
     }
@@ -213,15 +225,7 @@ impl Frozen {
     pub fn thaw(mut self, config: &Config, group: &Group) -> Result<(), String> {
         // Refused, CRIU lets the tasks go; if it is dead, it has already. An error is no reason
         // to leave them frozen.
-        if self.swrk.answer(false).is_ok() {
-            while let Ok(event) = self.swrk.next() {
-                if matches!(event, Event::Done { .. }) {
-                    break;
-                }
-                let _ = self.swrk.answer(false);
-            }
-            self.swrk.finish();
-        }
+        self.end_criu(false);
         let opened = gate(config, true);
         group.thaw().map_err(|error| chain(&error))?;
         remove_checkpoint(config);
@@ -230,20 +234,30 @@ impl Frozen {
 
     /// The tasks are killed: the container runs elsewhere.
     pub fn release(mut self, group: &Group, init: &Init) -> Result<(), String> {
-        if self.swrk.answer(true).is_ok() {
-            while let Ok(event) = self.swrk.next() {
-                if matches!(event, Event::Done { .. }) {
-                    break;
-                }
-                let _ = self.swrk.answer(true);
-            }
-            self.swrk.finish();
-        }
+        self.end_criu(true);
         // CRIU kills them; where it could not, this does. It never thaws a living task: SIGKILL
         // is pending when the freezer lets go.
         group.kill().map_err(|error| chain(&error))?;
         init.reap();
         Ok(())
+    }
+}
+
+impl Frozen {
+    /// Gives CRIU this answer to all that it asks, until it has ended.
+    fn end_criu(&mut self, go_on: bool) {
+        let Some(mut swrk) = self.swrk.take() else {
+            return;
+        };
+        if swrk.answer(go_on).is_ok() {
+            while let Ok(event) = swrk.next() {
+                if matches!(event, Event::Done { .. }) {
+                    break;
+                }
+                let _ = swrk.answer(go_on);
+            }
+            swrk.finish();
+        }
     }
 }
 

@@ -18,11 +18,14 @@ use crate::{
     cgroup::Group,
     container::write_atomic,
     criu::{Event, Leaving, Swrk},
+    shim::kept::{self, Held, Kept, Task},
 };
 
 pub struct Machine {
     config: Config,
     phase: Phase,
+    /// What the next shim would find.
+    kept: Option<Kept>,
     /// Found at the first request: it takes a millisecond that no freeze needs to have.
     group: Option<Group>,
 }
@@ -90,6 +93,14 @@ impl Restorer {
     }
 }
 
+/// What is left of a container without a shim.
+pub(super) struct Adopted {
+    pub init: Init,
+    pub output: Output,
+    pub pager: Option<Pager>,
+    pub frozen: Option<Frozen>,
+}
+
 struct Running {
     init: Init,
     output: Output,
@@ -106,8 +117,47 @@ impl Machine {
         Self {
             config,
             phase: Phase::Ready,
+            kept: None,
             group: None,
         }
+    }
+
+    /// With a container that another shim had.
+    pub(super) fn with(config: Config, kept: Kept, adopted: Adopted) -> Self {
+        let Adopted {
+            init,
+            output,
+            pager,
+            frozen,
+        } = adopted;
+        let phase = match frozen {
+            Some(frozen) => Phase::Frozen {
+                frozen,
+                init,
+                output,
+            },
+            None => Phase::Running(Running {
+                init,
+                output,
+                pager,
+                restorer: None,
+            }),
+        };
+        let mut machine = Self {
+            config,
+            phase,
+            kept: Some(kept),
+            group: None,
+        };
+        machine.keep();
+        machine
+    }
+
+    /// Of a container that ended while it had no shim.
+    pub(super) fn ended(config: Config, exit: Exit) -> Self {
+        let mut machine = Self::new(config);
+        machine.end(exit);
+        machine
     }
 
     pub fn state(&self) -> State {
@@ -170,7 +220,7 @@ impl Machine {
             return;
         };
         match running.pager.as_mut().map(Pager::ended) {
-            None | Some(None) => {}
+            None | Some(None) => return,
             Some(Some(true)) => running.pager = None,
             Some(Some(false)) => {
                 running.pager = None;
@@ -178,6 +228,7 @@ impl Machine {
                 let _ = running.init.signal(nix::libc::SIGKILL);
             }
         }
+        self.keep();
     }
 
     /// Lets go of the CRIU that restored the container, once it has ended.
@@ -198,7 +249,12 @@ impl Machine {
             Phase::Frozen { init, .. } if init.is_dead() => self.end_criu(),
             _ => None,
         };
-        let Some(exit) = exit else { return };
+        if let Some(exit) = exit {
+            self.end(exit);
+        }
+    }
+
+    fn end(&mut self, exit: Exit) {
         // Whoever reads the exit code must find it before the socket is gone.
         if let Err(error) = write_atomic(&self.config.dir.join("exit.json"), &exit) {
             tracing::error!(%error, code = exit.code, "exit code can't be written");
@@ -211,6 +267,7 @@ impl Machine {
             }
         }
         self.phase = Phase::Exited(exit);
+        self.keep();
     }
 
     /// The frozen container's init was killed: there is nothing left to hold.
@@ -370,7 +427,65 @@ impl Machine {
             }
         };
         self.phase = next;
+        // Before it is answered: what is promised must outlive us.
+        self.keep();
         outcome
+    }
+
+    /// Keeps for the next shim what has changed.
+    pub fn keep(&mut self) {
+        let now = match self.now() {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::warn!(%error, "not kept for the next shim");
+                return;
+            }
+        };
+        if now == self.kept {
+            return;
+        }
+        let path = kept::path(&self.config.socket);
+        let written = match &now {
+            Some(now) => now.write(&path),
+            None => kept::remove(&path),
+        };
+        match written {
+            Ok(()) => self.kept = now,
+            Err(error) => tracing::warn!(%error, "not kept for the next shim"),
+        }
+    }
+
+    fn now(&self) -> std::io::Result<Option<Kept>> {
+        let of = |init: &Init, output: &Output, pager: Option<&Pager>| {
+            let (stdout, stderr) = output.keys();
+            let mut kept = Kept::new(init.task(), stdout, stderr)?;
+            kept.pager = pager.map(Pager::task);
+            std::io::Result::Ok(kept)
+        };
+        Ok(Some(match &self.phase {
+            Phase::Running(Running {
+                init,
+                output,
+                pager,
+                ..
+            }) => of(init, output, pager.as_ref())?,
+            Phase::Frozen {
+                frozen,
+                init,
+                output,
+            } => Kept {
+                frozen: Some(Held {
+                    migration: frozen.migration().clone(),
+                    carried: frozen.carried(),
+                }),
+                ..of(init, output, None)?
+            },
+            Phase::Staged(staged) => Kept {
+                restorer: Some(Task::of(staged.restorer())?),
+                ..of(staged.init(), staged.output(), staged.pager())?
+            },
+            Phase::Ready | Phase::Armed(_) | Phase::Exited(_) | Phase::Gone => return Ok(None),
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! A dump or a restore blocks the loop until CRIU holds: requests that come meanwhile wait.
 
+mod adopt;
 mod connection;
 mod create;
 mod freeze;
@@ -13,7 +14,8 @@ mod pager;
 mod stage;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{fs::PermissionsExt, net::UnixListener},
@@ -24,9 +26,15 @@ use std::{
 
 use connection::Connection;
 use machine::Machine;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{FlockOperation, flock},
+};
 
-use super::protocol::{Config, Reply, Request, State};
+use super::{
+    kept,
+    protocol::{Config, Reply, Request, State},
+};
 use crate::sys;
 
 /// Why a shim could not begin.
@@ -46,11 +54,28 @@ pub enum StartError {
     },
     #[error("shim can't detach")]
     Detach(#[source] io::Error),
+    #[error("shim's lock `{path}` can't be had: another one has it")]
+    Lock {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("container can't be taken up: {0}")]
+    Adopt(String),
+}
+
+/// What a shim begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// No container yet.
+    Anew,
+    /// The one of a shim that is gone.
+    Adopt,
 }
 
 /// Listens, leaves its parent behind (which returns at once: from then on requests are answered
 /// or wait), and serves until its container is gone.
-pub fn run(config: &Path) -> Result<(), StartError> {
+pub fn run(config: &Path, begin: Begin) -> Result<(), StartError> {
     let shown = || config.display().to_string();
     let text = fs::read(config).map_err(|source| StartError::Config {
         path: shown(),
@@ -60,18 +85,45 @@ pub fn run(config: &Path) -> Result<(), StartError> {
         path: shown(),
         source: error.into(),
     })?;
+    // Two would each take what the other has to read.
+    let lock = lock(&config.socket)?;
+    let machine = match begin {
+        Begin::Anew => Machine::new(config.clone()),
+        Begin::Adopt => adopt::adopt(config.clone()).map_err(StartError::Adopt)?,
+    };
     let listener = listen(&config.socket).map_err(|source| StartError::Socket {
         path: config.socket.display().to_string(),
         source,
     })?;
     if sys::fork().map_err(StartError::Detach)?.is_some() {
+        // It is the child's now: dropped here, the pager would be killed.
+        std::mem::forget(machine);
         return Ok(());
     }
     rustix::process::setsid().map_err(|errno| StartError::Detach(errno.into()))?;
-    let socket = config.socket.clone();
-    serve(listener, Machine::new(config));
-    let _ = fs::remove_file(socket);
+    serve(listener, machine);
+    for file in [config.socket.clone(), kept::lock(&config.socket)] {
+        let _ = fs::remove_file(file);
+    }
+    drop(lock);
     Ok(())
+}
+
+/// Given up by the kernel when the last process ends that has it: this one and its child.
+fn lock(socket: &Path) -> Result<File, StartError> {
+    let path = kept::lock(socket);
+    let locked = || {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let file = File::create(&path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    };
+    locked().map_err(|source| StartError::Lock {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

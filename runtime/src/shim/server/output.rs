@@ -1,15 +1,18 @@
 //! The container's output: two pipes in, one log file out.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
-    fs::{OFlags, fcntl_setfl, fstat},
+    fs::{Mode, OFlags, fcntl_setfl, fstat, open},
     io::read,
     pipe::{PipeFlags, pipe_with},
 };
@@ -29,8 +32,9 @@ pub struct Output {
     stderr: Reader,
 }
 
-/// The writing ends: the container's. Dropped once the container has them, so that the end of
-/// the output is seen.
+/// The container's ends. Dropped once the container has them, so that the end of the output is
+/// seen. They could be read, too: a container whose shim is killed then waits with what it writes
+/// until another shim reads it, instead of being killed for it.
 pub struct Ends {
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
@@ -60,6 +64,22 @@ impl Output {
                 stderr: err,
             },
         ))
+    }
+
+    /// The output of a container whose shim is gone, by [`keys`](Self::keys). `pids`: its
+    /// processes, one of which may still have it open.
+    pub fn adopt(log: &Path, keys: (String, String), pids: &[i32]) -> io::Result<Self> {
+        let mut log = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(log)?;
+        end_line(&mut log)?;
+        Ok(Self {
+            log,
+            stdout: Reader::adopt(Stream::Stdout, keys.0, pids)?,
+            stderr: Reader::adopt(Stream::Stderr, keys.1, pids)?,
+        })
     }
 
     /// What to wait for.
@@ -97,6 +117,7 @@ impl Output {
 impl Reader {
     fn new(stream: Stream) -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let writer = reopen("self", writer.as_raw_fd(), OFlags::RDWR)?;
         fcntl_setfl(&reader, OFlags::NONBLOCK)?;
         let key = pipe_key(fstat(&reader)?.st_ino);
         Ok((
@@ -108,6 +129,23 @@ impl Reader {
             },
             writer,
         ))
+    }
+
+    fn adopt(stream: Stream, key: String, pids: &[i32]) -> io::Result<Self> {
+        let pipe = match find(&key, pids) {
+            Some((pid, fd)) => Some(reopen(&pid.to_string(), fd, OFlags::RDONLY)?),
+            // Nobody can write to it any more.
+            None => None,
+        };
+        if let Some(pipe) = &pipe {
+            fcntl_setfl(pipe, OFlags::NONBLOCK)?;
+        }
+        Ok(Self {
+            pipe,
+            stream,
+            partial: Vec::new(),
+            key,
+        })
     }
 
     fn drain(&mut self, log: &mut File) {
@@ -139,6 +177,37 @@ impl Reader {
         }
         self.partial.drain(..start);
     }
+}
+
+/// A pipe that a process has open, once more.
+fn reopen(process: &str, fd: i32, flags: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/{process}/fd/{fd}");
+    Ok(open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Who has a pipe open, and as which descriptor. A process that ends meanwhile has none.
+fn find(key: &str, pids: &[i32]) -> Option<(i32, i32)> {
+    pids.iter().find_map(|pid| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let found = fds.flatten().find(|fd| {
+            let target = fs::read_link(fd.path());
+            target.is_ok_and(|target| target.as_os_str() == key)
+        })?;
+        Some((*pid, found.file_name().to_str()?.parse().ok()?))
+    })
+}
+
+/// Of a line that the shim before was killed in, nothing can be read: the next begins anew.
+fn end_line(log: &mut File) -> io::Result<()> {
+    let length = log.metadata()?.len();
+    let mut last = [b'\n'];
+    if let Some(at) = length.checked_sub(1) {
+        log.read_exact_at(&mut last, at)?;
+    }
+    if last != [b'\n'] {
+        log.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 fn write(log: &mut File, stream: Stream, text: &[u8]) {
@@ -217,5 +286,32 @@ mod tests {
         drop(ends);
         output.drain();
         assert_eq!(output.sources().count(), 0);
+    }
+
+    #[test]
+    fn output_outlives_its_reader_and_is_read_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut output, ends) = Output::new(&path).unwrap();
+        rustix::io::write(&ends.stdout, b"one\n").unwrap();
+        output.drain();
+        let keys = output.keys();
+        drop(output);
+        let mut log = OpenOptions::new().append(true).open(&path).unwrap();
+        log.write_all(b"{\"log\":\"torn").unwrap();
+        rustix::io::write(&ends.stdout, b"two\n").unwrap();
+        rustix::io::write(&ends.stderr, b"bad\n").unwrap();
+        let own = [std::process::id() as i32];
+        let mut output = Output::adopt(&path, keys, &own).unwrap();
+        output.drain();
+        let bytes = fs::read(&path).unwrap();
+        let (entries, _) = crate::log::parse(&bytes);
+        let texts: Vec<_> = entries.iter().map(|e| e.log.as_str()).collect();
+        assert_eq!(texts, ["one\n", "two\n", "bad\n"]);
+        drop(ends);
+        output.drain();
+        assert_eq!(output.sources().count(), 0);
+        let gone = Output::adopt(&path, output.keys(), &own).unwrap();
+        assert_eq!(gone.sources().count(), 0);
     }
 }

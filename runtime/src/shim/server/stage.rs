@@ -224,6 +224,23 @@ impl Staged {
         &self.migration
     }
 
+    pub fn init(&self) -> &Init {
+        &self.init
+    }
+
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    pub fn pager(&self) -> Option<&Pager> {
+        self.pager.as_ref()
+    }
+
+    /// The pid of the CRIU that holds it.
+    pub fn restorer(&self) -> i32 {
+        self.swrk.pid()
+    }
+
     /// Opens the gate and lets the tasks run. An error gives it back where it is still held.
     #[expect(clippy::result_large_err)]
     pub fn resume(mut self, config: &Config) -> Result<Resumed, (Option<Self>, String)> {
