@@ -46,7 +46,9 @@ async fn main() -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = controller.failed() => anyhow::bail!("this member can't take part any more"),
+        reason = controller.failed() => {
+            anyhow::bail!("member `{}` can't take part any more: {reason}", controller.name())
+        }
     }
     controller.shutdown().await;
     Ok(())

@@ -10,6 +10,7 @@
 //! session ends. One task writes to the stream, so that a report never overtakes the answer
 //! that it should agree with.
 
+mod known;
 mod members;
 mod pause;
 
@@ -26,7 +27,7 @@ use godwit_proto::{
     limits,
     tls::{self, Role},
 };
-use godwit_types::{AgentCommand, OperationId};
+use godwit_types::{AgentCommand, Membership, OperationId};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -36,6 +37,7 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::{container, host::Host, ledger::Answer, progress};
+pub use known::Known;
 use members::{Members, Next};
 
 /// Messages between this task and the connection.
@@ -48,6 +50,8 @@ pub struct Settings {
     pub address: String,
     pub underlay: Ipv4Addr,
     pub members: Vec<MemberAddress>,
+    /// The members that a leader named later.
+    pub known: Known,
 }
 
 /// How a try ended.
@@ -63,11 +67,19 @@ enum Ended {
 
 /// Keeps a session, for ever.
 pub async fn keep(host: Arc<Host>, settings: Settings) {
-    let mut members = Members::new(settings.members.clone());
+    let mut members = Members::new(settings.known.merge(&settings.members));
     let mut failures = 0;
     loop {
         let next = members.next();
-        match hold(&host, &settings, &next, pause::patience(failures)).await {
+        match hold(
+            &host,
+            &settings,
+            &mut members,
+            &next,
+            pause::patience(failures),
+        )
+        .await
+        {
             Ended::NotLeader { leader } => {
                 debug!(member = %next.address, leader, "member does not lead");
                 failures += 1;
@@ -94,7 +106,13 @@ pub async fn keep(host: Arc<Host>, settings: Settings) {
 }
 
 /// One try: ends when the session does.
-async fn hold(host: &Arc<Host>, settings: &Settings, next: &Next, patience: Duration) -> Ended {
+async fn hold(
+    host: &Arc<Host>,
+    settings: &Settings,
+    members: &mut Members,
+    next: &Next,
+    patience: Duration,
+) -> Ended {
     let target = host.peer(Role::Member, next.name.as_deref(), &next.address);
     let mut client = DispatcherClient::new(tls::channel(host.tls.clone(), target))
         .max_decoding_message_size(limits::MESSAGE);
@@ -134,6 +152,11 @@ async fn hold(host: &Arc<Host>, settings: &Settings, next: &Next, patience: Dura
         }
     };
     info!(leader = %next.address, term = welcome.term, "session began");
+    let said = welcome.members.as_ref().map(document::read::<Membership>);
+    let said = said.and_then(Result::ok);
+    if let Some(now) = said.and_then(|said| settings.known.learn(&said, &settings.members)) {
+        members.set(now);
+    }
     let heartbeat = match welcome.heartbeat_ms {
         0 => limits::HEARTBEAT,
         asked => {

@@ -43,6 +43,7 @@ pub struct Cluster {
     members: Vec<MemberAddress>,
     tls: Arc<ClientConfig>,
     name: String,
+    authority: String,
     /// The member to try first: the last that answered, or the one after the last that failed.
     first: usize,
     channel: Option<(usize, Channel)>,
@@ -72,9 +73,20 @@ impl Cluster {
             members: config.members,
             tls: credentials.client_config()?,
             name: identity.cluster,
+            authority: credentials.authority,
             first: 0,
             channel: None,
         })
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The certificate of its authority, as PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// A call that can be repeated: while the group has no leader, it is.

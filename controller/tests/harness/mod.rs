@@ -84,6 +84,7 @@ impl Group {
         let config = MemberConfig {
             listen: self.members[at].address.clone(),
             members: self.members.clone(),
+            founders: Vec::new(),
         };
         let name = self.members[at].name.to_string();
         let credentials = issue(&self.authority, Role::Member, &name);
