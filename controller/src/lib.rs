@@ -61,6 +61,24 @@ pub enum StartError {
     Raft(#[from] raft::StartError),
 }
 
+/// What a test makes smaller than it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// A snapshot after so many entries.
+    pub snapshot_every: u64,
+    /// What of a large Raft message is sent at once, in bytes.
+    pub part: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            snapshot_every: SNAPSHOT_EVERY,
+            part: limits::RAFT_PART,
+        }
+    }
+}
+
 /// A running member.
 pub struct Controller {
     raft: Arc<Raft>,
@@ -84,16 +102,16 @@ impl Controller {
                 address: config.listen.clone(),
                 source,
             })?;
-        Self::start_on(listener, config, credentials, data, SNAPSHOT_EVERY).await
+        Self::start_on(listener, config, credentials, data, Tuning::default()).await
     }
 
-    /// The same on a socket that listens already, with snapshots as often as the caller wants.
+    /// The same on a socket that listens already, tuned as the caller wants.
     pub async fn start_on(
         listener: TcpListener,
         config: &MemberConfig,
         credentials: &Credentials,
         data: &Path,
-        snapshot_every: u64,
+        tuning: Tuning,
     ) -> Result<Self, StartError> {
         let identity = credentials.identity()?;
         if identity.role != Role::Member {
@@ -148,7 +166,7 @@ impl Controller {
             address: &own.address,
             path: &data.join(STORE),
             client: client.clone(),
-            snapshot_every,
+            tuning,
         })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen {
             address: config.listen.clone(),

@@ -102,6 +102,7 @@ fn mark(leader: &Leader, roster: &Roster, status: &RaftStatus) {
     let committed = |(id, (_, matched)): (&u64, &(bool, u64))| (*id, status.commit.min(*matched));
     let marks = roster.marks_due(status.members.iter().map(committed));
     if !marks.is_empty() {
+        info!(?marks, "members are known to have so much of the log");
         let change = MemberChange::Reached { marks };
         leader.raft.propose_detached(&Command::Members { change });
     }

@@ -403,6 +403,10 @@ impl Driver {
         let sync = ready.must_sync();
         let entries = ready.take_entries();
         self.node.mut_store().save(&entries, hard.as_ref(), sync)?;
+        let group = &self.state.members.group;
+        if !group.is_empty() {
+            self.node.mut_store().set_group(group)?;
+        }
         self.stand();
         self.send(ready.take_persisted_messages());
         let reads = ready.take_read_states();

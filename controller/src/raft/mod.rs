@@ -30,6 +30,7 @@ use tokio::{
     time::timeout,
 };
 
+use crate::Tuning;
 use driver::{Driver, Input, Inputs, Settings};
 pub use driver::{Leadership, Published, RaftStatus, TransferError};
 pub use owner::Owner;
@@ -93,8 +94,7 @@ pub struct Options<'a> {
     /// The file of the log.
     pub path: &'a Path,
     pub client: Arc<rustls::ClientConfig>,
-    /// A snapshot after this many entries.
-    pub snapshot_every: u64,
+    pub tuning: Tuning,
 }
 
 /// What a member is to be in Raft's configuration.
@@ -111,6 +111,7 @@ pub struct Raft {
     inputs: Inputs,
     published: watch::Receiver<Published>,
     leadership: watch::Receiver<Leadership>,
+    standing: watch::Receiver<Standing>,
     ended: watch::Receiver<Option<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -159,11 +160,12 @@ impl Raft {
             cluster: options.owner.cluster.clone(),
             client: options.client.clone(),
             inputs: inputs.clone(),
-            standing,
+            part: options.tuning.part,
+            standing: standing.clone(),
         });
         let settings = Settings {
             proposer: getrandom::u64().map_err(StartError::Random)?,
-            snapshot_every: options.snapshot_every,
+            snapshot_every: options.tuning.snapshot_every,
             configured: options.peers.to_vec(),
             standing: standing_sender,
             ended: ended_sender,
@@ -185,6 +187,7 @@ impl Raft {
             inputs,
             published,
             leadership,
+            standing,
             ended,
             thread: Mutex::new(Some(thread)),
         }))

@@ -108,11 +108,12 @@ impl Receiver {
         self.still_in(name, hello.from)?;
         let state = self.raft.state();
         let roster = &state.members;
-        if !roster.group.is_empty() && !hello.group.is_empty() && roster.group != hello.group {
+        let group = self.raft.standing.borrow().group.clone();
+        if !group.is_empty() && !hello.group.is_empty() && group != hello.group {
             return Err(Status::permission_denied(format!(
                 "member `{name}` has the log of another group, {}; this one is {}",
                 short(&hello.group),
-                short(&roster.group)
+                short(&group)
             )));
         }
         let known = roster.members.get(&hello.from).map(|m| m.name.to_string());

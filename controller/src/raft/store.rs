@@ -8,6 +8,7 @@
 //!           "truncated"  index and term of the entry before the first one, u64 LE each
 //!           "snapshot"   eraftpb.Snapshot, its data the state as JSON
 //!           "owner"      whose log this is, JSON
+//!           "group"      the group's id, text, as soon as the state has it
 //!           "unfit"      why this log must not be used any more, text
 //! ```
 //!
@@ -136,6 +137,7 @@ pub struct Store {
     last: u64,
     tail: VecDeque<Entry>,
     snapshot_index: u64,
+    group: String,
     /// Somebody needs a snapshot newer than ours.
     wanted: Cell<bool>,
 }
@@ -165,6 +167,7 @@ impl Store {
             last: 0,
             tail: VecDeque::new(),
             snapshot_index: 0,
+            group: String::new(),
             wanted: Cell::new(false),
         };
         match store.format()? {
@@ -247,6 +250,9 @@ impl Store {
             let reason = String::from_utf8_lossy(&reason).into_owned();
             return Err(StoreError::Unfit(reason));
         }
+        if let Some(group) = value("group")? {
+            self.group = String::from_utf8_lossy(&group).into_owned();
+        }
         if let Some(bytes) = value("hard")? {
             self.hard = HardState::parse_from_bytes(&bytes)?;
         }
@@ -299,6 +305,20 @@ impl Store {
             }),
             None => self.put("owner", &own.write()),
         }
+    }
+
+    /// Of which group this log is. Empty: it was in none yet.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Known before the state is: after a start that comes only with what is applied again.
+    pub fn set_group(&mut self, group: &str) -> Result<(), StoreError> {
+        if self.group != group {
+            self.put("group", group.as_bytes())?;
+            group.clone_into(&mut self.group);
+        }
+        Ok(())
     }
 
     /// No later start uses this log: what it says is older than what this member has promised.

@@ -53,6 +53,8 @@ pub struct Line {
     pub cluster: String,
     pub client: Arc<rustls::ClientConfig>,
     pub inputs: Inputs,
+    /// A larger message goes in parts of so many bytes.
+    pub part: usize,
     pub standing: watch::Receiver<Standing>,
 }
 
@@ -78,6 +80,8 @@ impl Outbox {
     pub fn set_peers(&mut self, peers: Vec<Peer>) {
         self.queues
             .retain(|_, (known, _)| peers.iter().any(|peer| peer == known));
+        // The caller is raft's own thread.
+        let _inside = self.runtime.enter();
         for peer in peers {
             if self.queues.contains_key(&peer.id) {
                 continue;
@@ -94,7 +98,7 @@ impl Outbox {
                 peer: peer.clone(),
                 line: self.line.clone(),
             };
-            self.runtime.spawn(way.deliver(queue));
+            tokio::spawn(way.deliver(queue));
             self.queues.insert(peer.id, (peer, sender));
         }
     }
@@ -138,7 +142,7 @@ impl Way {
                     return Pumped::Broken;
                 }
                 while let Some(message) = queue.recv().await {
-                    if message.len() > limits::RAFT_PART {
+                    if message.len() > self.line.part {
                         tokio::spawn(self.clone().deliver_aside(message));
                         continue;
                     }
@@ -196,8 +200,8 @@ impl Way {
             if sender.send(self.hello(true)).await.is_err() {
                 return;
             }
-            let parts = message.len().div_ceil(limits::RAFT_PART);
-            for (at, chunk) in message.chunks(limits::RAFT_PART).enumerate() {
+            let parts = message.len().div_ceil(self.line.part);
+            for (at, chunk) in message.chunks(self.line.part).enumerate() {
                 let more = at + 1 < parts;
                 if sender.send(part(chunk.to_vec(), more)).await.is_err() {
                     return;

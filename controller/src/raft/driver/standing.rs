@@ -10,7 +10,7 @@ impl Driver {
     /// What we say of ourselves when we begin to speak to another.
     pub(super) fn stand(&self) {
         let standing = Standing {
-            group: self.state.members.group.clone(),
+            group: self.node.store().group().to_owned(),
             term: self.node.raft.term,
             last: self.node.store().last(),
         };
