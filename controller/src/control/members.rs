@@ -196,7 +196,7 @@ async fn status(leader: &Arc<Leader>) -> Result<RaftStatus, Status> {
 fn answer(roster: &Roster) -> Document {
     let count = roster.staying().count();
     let mut notes = Vec::new();
-    if count % 2 == 0 {
+    if count.is_multiple_of(2) {
         notes.push(format!(
             "{count} members are no safer than {}: add one more",
             count - 1

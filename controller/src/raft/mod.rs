@@ -268,8 +268,10 @@ impl Raft {
     ) -> Result<Applied, ProposeError> {
         let command = command.map_or_else(Vec::new, written);
         let singles = changes.into_iter().map(|(id, kind)| {
-            let mut single = ConfChangeSingle::default();
-            single.node_id = id;
+            let mut single = ConfChangeSingle {
+                node_id: id,
+                ..ConfChangeSingle::default()
+            };
             single.set_change_type(match kind {
                 Kind::Voter => ConfChangeType::AddNode,
                 Kind::Learner => ConfChangeType::AddLearnerNode,

@@ -17,7 +17,7 @@ impl Driver {
         let joint = !self.node.store().conf().get_voters_outgoing().is_empty();
         let result = if self.node.raft.state != StateRole::Leader {
             Err(ProposeError::NotLeader)
-        } else if self.node.raft.has_pending_conf() || joint == !change.changes.is_empty() {
+        } else if self.node.raft.has_pending_conf() || joint != change.changes.is_empty() {
             // raft would make an empty entry of it, and nobody would be answered.
             Err(ProposeError::Refused(Refusal::MembersChanging {
                 what: "a change is under way".into(),
