@@ -31,7 +31,7 @@ use crate::{
     postcopy::{Arrivals, Tails},
     precopy::{self, Flows, Throttled},
     progress::ProgressBoard,
-    session::{self, Settings},
+    session::{self, Known, Settings},
     transfer::{
         Expected,
         memory::{accept, wire::PROTOCOL},
@@ -169,6 +169,7 @@ impl Agent {
             .await
             .map_err(|source| AgentError::Bind { address, source })?;
         let ledger = Ledger::open(config.data.join("ledger"))?;
+        let known = Known::in_dir(&config.data);
         let forgotten = ledger.prune(now_ms())?;
         if forgotten > 0 {
             info!(forgotten, "containers that left long ago were forgotten");
@@ -215,6 +216,7 @@ impl Agent {
             address: listen,
             underlay: *address.ip(),
             members,
+            known,
         };
         Ok(Self {
             host,

@@ -91,6 +91,7 @@ async fn session(
     let welcome = to_agent::Message::Welcome(Welcome {
         term: leader.term,
         heartbeat_ms: limits::HEARTBEAT.as_millis() as u32,
+        members: Some(document::write(&leader.membership())),
     });
     // Before it is attached, so that nothing comes before it.
     let _ = sender.try_send(Ok(to_agent_message(welcome)));

@@ -56,6 +56,11 @@ pub fn operation_id() -> OperationId {
     OperationId::from_bytes(random())
 }
 
+/// Of a group that begins.
+pub fn group_id() -> String {
+    random::<16>().iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// A name that no container has yet.
 pub fn container_name(state: &State) -> ContainerName {
     loop {

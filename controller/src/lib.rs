@@ -16,14 +16,14 @@ mod member;
 mod raft;
 mod scope;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use godwit_proto::{
     config::MemberConfig,
     limits,
     tls::{self, Credentials, CredentialsError, Role},
 };
-use godwit_types::MemberName;
+use godwit_types::{MemberName, MemberRecord};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use tonic::transport::Server;
 use tracing::info;
@@ -64,6 +64,24 @@ pub enum StartError {
     Raft(#[from] raft::StartError),
 }
 
+/// What a test makes smaller than it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// A snapshot after so many entries.
+    pub snapshot_every: u64,
+    /// What of a large Raft message is sent at once, in bytes.
+    pub part: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            snapshot_every: SNAPSHOT_EVERY,
+            part: limits::RAFT_PART,
+        }
+    }
+}
+
 /// A running member.
 pub struct Controller {
     raft: Arc<Raft>,
@@ -87,29 +105,25 @@ impl Controller {
                 address: config.listen.clone(),
                 source,
             })?;
-        Self::start_on(listener, config, credentials, data, SNAPSHOT_EVERY).await
+        Self::start_on(listener, config, credentials, data, Tuning::default()).await
     }
 
-    /// The same on a socket that listens already, with snapshots as often as the caller wants.
+    /// The same on a socket that listens already, tuned as the caller wants.
     pub async fn start_on(
         listener: TcpListener,
         config: &MemberConfig,
         credentials: &Credentials,
         data: &Path,
-        snapshot_every: u64,
+        tuning: Tuning,
     ) -> Result<Self, StartError> {
         let identity = credentials.identity()?;
         if identity.role != Role::Member {
             return Err(StartError::NotMember(identity.to_string()));
         }
-        let ids: BTreeMap<String, u64> = config
-            .members
-            .iter()
-            .map(|member| (member.name.to_string(), member.id))
-            .collect();
-        let voters: Vec<u64> = config.members.iter().map(|member| member.id).collect();
-        let distinct: std::collections::BTreeSet<_> = voters.iter().collect();
-        if ids.len() != voters.len() || distinct.len() != voters.len() || voters.contains(&0) {
+        let names: BTreeSet<&str> = config.members.iter().map(|m| m.name.as_str()).collect();
+        let listed: Vec<u64> = config.members.iter().map(|member| member.id).collect();
+        let distinct: BTreeSet<_> = listed.iter().collect();
+        if names.len() != listed.len() || distinct.len() != listed.len() || listed.contains(&0) {
             return Err(StartError::NotUnique);
         }
         let own = config
@@ -121,25 +135,41 @@ impl Controller {
             path: data.to_owned(),
             source,
         })?;
-        let peers: Vec<_> = config
+        let configured: Vec<MemberRecord> = config
             .members
             .iter()
-            .filter(|member| member.id != own.id)
+            .map(|member| MemberRecord {
+                id: member.id,
+                name: member.name.clone(),
+                address: member.address.clone(),
+            })
+            .collect();
+        let peers: Vec<_> = configured
+            .iter()
             .map(|member| raft::Peer {
                 id: member.id,
                 name: member.name.to_string(),
                 address: member.address.clone(),
             })
             .collect();
+        let founders = if config.founders.is_empty() {
+            &listed
+        } else {
+            &config.founders
+        };
         let client = credentials.client_config()?;
         let raft = Raft::start(&raft::Options {
-            id: own.id,
-            voters: &voters,
+            owner: raft::Owner {
+                cluster: identity.cluster.clone(),
+                member: own.name.to_string(),
+                id: own.id,
+            },
+            founders,
             peers: &peers,
-            cluster: &identity.cluster,
+            address: &own.address,
             path: &data.join(STORE),
             client: client.clone(),
-            snapshot_every,
+            tuning,
         })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen {
             address: config.listen.clone(),
@@ -148,7 +178,7 @@ impl Controller {
         let (current_sender, current) = watch::channel(None);
         let member = Arc::new(Member {
             cluster: identity.cluster.clone(),
-            members: config.members.clone(),
+            configured: configured.clone(),
             raft: raft.clone(),
             client,
             current,
@@ -156,6 +186,7 @@ impl Controller {
         let follower = tokio::spawn(leader::follow(
             raft.clone(),
             identity.cluster.clone(),
+            configured,
             current_sender,
         ));
         let (stop, mut stopped) = watch::channel(false);
@@ -163,14 +194,14 @@ impl Controller {
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(limits::SESSION_TIMEOUT))
             .http2_keepalive_timeout(Some(limits::SESSION_TIMEOUT))
-            .add_service(raft::service(raft.clone(), ids))
+            .add_service(raft::service(raft.clone(), peers))
             .add_service(dispatcher::service(member.clone()))
             .add_service(control::service(member))
             .serve_with_incoming_shutdown(
                 tls::incoming(listener, credentials.server_config()?, identity.cluster),
                 async move { drop(stopped.wait_for(|stopped| *stopped).await) },
             );
-        info!(member = %own.name, %address, members = voters.len(), "member started");
+        info!(member = %own.name, %address, members = listed.len(), "member started");
         Ok(Self {
             raft,
             name: own.name.clone(),
@@ -199,10 +230,11 @@ impl Controller {
         self.raft.leadership().borrow().leading
     }
 
-    /// Waits until this member can't take part any more, since its disk or its log failed.
-    pub async fn failed(&self) {
-        let mut leadership = self.raft.leadership();
-        while leadership.changed().await.is_ok() {}
+    /// Waits until this member can't take part any more, since its disk or its log failed or it
+    /// was taken out, and answers why.
+    pub async fn failed(&self) -> String {
+        let reason = self.raft.ended().await;
+        reason.unwrap_or_else(|| "raft found its log to be impossible".to_owned())
     }
 
     /// Hands the lead over, ends the streams, closes the log.

@@ -70,7 +70,9 @@ async fn run(args: &Args, log: &Log) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = signals.ended(reload) => {}
-        () = controller.failed() => bail!("this member can't take part any more"),
+        reason = controller.failed() => {
+            bail!("member `{}` can't take part any more: {reason}", controller.name())
+        }
     }
     controller.shutdown().await;
     Ok(())

@@ -3,23 +3,26 @@
 use std::{sync::Arc, time::Duration};
 
 use godwit_proto::{
-    config::MemberAddress,
     control::control_client::ControlClient,
     limits,
     tls::{self, Role, Target},
 };
-use godwit_types::HostName;
+use godwit_types::{HostName, MemberRecord};
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
-use crate::{leader::Leader, raft::Raft};
+use crate::{
+    leader::{Leader, members::known},
+    raft::Raft,
+};
 
 /// How long a request waits for a leader to be elected.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
 pub struct Member {
     pub cluster: String,
-    pub members: Vec<MemberAddress>,
+    /// The members as the configuration names them.
+    pub configured: Vec<MemberRecord>,
     pub raft: Arc<Raft>,
     pub client: Arc<rustls::ClientConfig>,
     pub current: watch::Receiver<Option<Arc<Leader>>>,
@@ -37,15 +40,20 @@ impl Member {
         self.current.borrow().clone()
     }
 
-    fn other_leader(&self) -> Option<&MemberAddress> {
+    /// The members as far as this one knows.
+    pub fn members(&self) -> Vec<MemberRecord> {
+        known(&self.raft.state().members, &self.configured)
+    }
+
+    fn other_leader(&self) -> Option<MemberRecord> {
         let leader = self.raft.leadership().borrow().leader?;
-        let mut members = self.members.iter();
+        let mut members = self.members().into_iter();
         members.find(|member| member.id == leader && member.id != self.raft.id())
     }
 
     /// `address:port` of another member that leads.
     pub fn leader_address(&self) -> Option<String> {
-        self.other_leader().map(|member| member.address.clone())
+        self.other_leader().map(|member| member.address)
     }
 
     /// Finds the leader, waiting a little for one. A request that was forwarded to us is not
@@ -60,7 +68,7 @@ impl Member {
                 }
                 leadership.borrow_and_update();
                 if !forwarded && let Some(member) = self.other_leader() {
-                    return Some(Place::There(self.control(member)));
+                    return Some(Place::There(self.control(&member)));
                 }
                 let changed = tokio::select! {
                     changed = current.changed() => changed,
@@ -75,12 +83,12 @@ impl Member {
             Err(_) => Err(Status::unavailable(format!(
                 "no leader in {} s: are more than half of the {} members running?",
                 PATIENCE.as_secs(),
-                self.members.len()
+                self.members().len()
             ))),
         }
     }
 
-    fn control(&self, member: &MemberAddress) -> ControlClient<Channel> {
+    fn control(&self, member: &MemberRecord) -> ControlClient<Channel> {
         let target = Target {
             address: member.address.clone(),
             cluster: self.cluster.clone(),

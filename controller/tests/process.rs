@@ -87,6 +87,7 @@ fn configure(dir: &Path, authority: &Authority, role: Role) -> Vec<MemberAddress
         let config = MemberConfig {
             listen: member.address.clone(),
             members: all.clone(),
+            founders: Vec::new(),
         };
         config::save(&own, &config).unwrap();
     }

@@ -28,6 +28,9 @@ pub struct MemberConfig {
     pub listen: String,
     /// The group, this member included.
     pub members: Vec<MemberAddress>,
+    /// The Raft ids that the group began with. Empty: those of `members`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub founders: Vec<u64>,
 }
 
 /// For `godwit-agent`.

@@ -32,8 +32,11 @@ pub fn refused(refusal: Refusal) -> Status {
         Refusal::UnknownContainer { .. }
         | Refusal::UnknownHost { .. }
         | Refusal::UnknownNetwork { .. }
-        | Refusal::UnknownMigration { .. } => Code::NotFound,
-        Refusal::NameInUse { .. } | Refusal::NetworkInUse { .. } => Code::AlreadyExists,
+        | Refusal::UnknownMigration { .. }
+        | Refusal::UnknownMember { .. } => Code::NotFound,
+        Refusal::NameInUse { .. } | Refusal::NetworkInUse { .. } | Refusal::MemberInUse { .. } => {
+            Code::AlreadyExists
+        }
         Refusal::AmbiguousContainer { .. }
         | Refusal::SubnetOverlaps { .. }
         | Refusal::Invalid { .. } => Code::InvalidArgument,
@@ -51,7 +54,10 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::PastCommit { .. }
         | Refusal::NotRecoverable { .. }
         | Refusal::RunsThere { .. }
-        | Refusal::StaleGeneration { .. } => Code::FailedPrecondition,
+        | Refusal::StaleGeneration { .. }
+        | Refusal::QuorumAtRisk { .. }
+        | Refusal::MembersChanging { .. }
+        | Refusal::CannotLead { .. } => Code::FailedPrecondition,
     };
     status(code, refusal.to_string(), &Problem::Refused(refusal))
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 /// A message that carries documents (gRPC's own default).
 pub const MESSAGE: usize = 4 << 20;
-/// A Raft message: a snapshot of the state is the largest.
-pub const RAFT_MESSAGE: usize = 16 << 20;
+/// What of a Raft message goes in one part. Together with its frame it fits into [`MESSAGE`].
+pub const RAFT_PART: usize = 1 << 20;
+/// A Raft message, all parts together: a snapshot of the state is the largest.
+pub const RAFT_MESSAGE: usize = 256 << 20;
 /// The bytes of one chunk of an image, a log or a checkpoint.
 pub const CHUNK: usize = 256 << 10;
 /// TCP connect and TLS handshake together.

@@ -28,6 +28,14 @@ impl Members {
         }
     }
 
+    /// These are the members now; not empty.
+    pub fn set(&mut self, members: Vec<MemberAddress>) {
+        if self.members != members {
+            self.members = members;
+            self.turn = 0;
+        }
+    }
+
     pub fn next(&mut self) -> Next {
         if let Some(next) = self.suggested.take() {
             return next;
@@ -83,5 +91,8 @@ mod tests {
         assert_eq!(members.next().name.as_deref(), Some("m2"));
         assert_eq!(members.next().name.as_deref(), Some("m2"));
         assert_eq!(members.next().name.as_deref(), Some("m1"));
+        members.set(vec![member(9)]);
+        assert_eq!(members.next().name.as_deref(), Some("m9"));
+        assert_eq!(members.next().name.as_deref(), Some("m9"));
     }
 }

@@ -11,6 +11,7 @@
 //! that it should agree with.
 
 mod disorder;
+mod known;
 mod members;
 mod pause;
 
@@ -31,7 +32,7 @@ use godwit_proto::{
     limits,
     tls::{self, Role},
 };
-use godwit_types::{AgentCommand, OperationId};
+use godwit_types::{AgentCommand, Membership, OperationId};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -42,6 +43,7 @@ use tracing::{debug, info, warn};
 
 use crate::{host::Host, ledger::Answer, progress};
 use disorder::Delivery;
+pub use known::Known;
 use members::{Members, Next};
 
 /// Messages between this task and the connection.
@@ -54,6 +56,8 @@ pub struct Settings {
     pub address: String,
     pub underlay: Ipv4Addr,
     pub members: Vec<MemberAddress>,
+    /// The members that a leader named later.
+    pub known: Known,
 }
 
 /// How a try ended.
@@ -69,13 +73,18 @@ enum Ended {
 
 /// Keeps a session, for ever.
 pub async fn keep(host: Arc<Host>, settings: Settings) {
-    let mut members = Members::new(settings.members.clone());
+    let mut members = Members::new(settings.known.merge(&settings.members));
     let delivery = Delivery::of(&host);
     let mut failures = 0;
     loop {
         let next = members.next();
         let patience = pause::patience(failures);
-        match hold(&host, &settings, &next, patience, &delivery).await {
+        let way = Way {
+            next: &next,
+            patience,
+            delivery: &delivery,
+        };
+        match hold(&host, &settings, &mut members, &way).await {
             Ended::NotLeader { leader } => {
                 debug!(member = %next.address, leader, "member does not lead");
                 failures += 1;
@@ -101,14 +110,25 @@ pub async fn keep(host: Arc<Host>, settings: Settings) {
     }
 }
 
+/// What one try has.
+struct Way<'a> {
+    next: &'a Next,
+    patience: Duration,
+    delivery: &'a Delivery,
+}
+
 /// One try: ends when the session does.
 async fn hold(
     host: &Arc<Host>,
     settings: &Settings,
-    next: &Next,
-    patience: Duration,
-    delivery: &Delivery,
+    members: &mut Members,
+    way: &Way<'_>,
 ) -> Ended {
+    let Way {
+        next,
+        patience,
+        delivery,
+    } = *way;
     let target = host.peer(Role::Member, next.name.as_deref(), &next.address);
     let mut client = DispatcherClient::new(tls::channel(host.tls.clone(), target))
         .max_decoding_message_size(limits::MESSAGE);
@@ -148,6 +168,11 @@ async fn hold(
         }
     };
     info!(leader = %next.address, term = welcome.term, "session began");
+    let said = welcome.members.as_ref().map(document::read::<Membership>);
+    let said = said.and_then(Result::ok);
+    if let Some(now) = said.and_then(|said| settings.known.learn(&said, &settings.members)) {
+        members.set(now);
+    }
     let heartbeat = match welcome.heartbeat_ms {
         0 => limits::HEARTBEAT,
         asked => {

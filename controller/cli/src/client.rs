@@ -34,9 +34,19 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 /// The generated client of one member.
 pub type Control = ControlClient<Channel>;
 
+/// Whom the credentials of a configuration directory trust.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// The cluster's name.
+    pub name: String,
+    /// The certificate of its authority, as PEM.
+    pub authority: String,
+}
+
 /// A cluster and the credentials for it.
 pub struct Cluster {
     doors: Vec<Door>,
+    trust: Option<Trust>,
     /// The one to try first: the last that answered, or the one after the last that failed.
     first: usize,
     channel: Option<(usize, Channel)>,
@@ -69,6 +79,10 @@ impl Cluster {
             tls: tls.clone(),
         });
         Ok(Self {
+            trust: Some(Trust {
+                name: identity.cluster.clone(),
+                authority: credentials.authority,
+            }),
             doors: members.collect(),
             first: 0,
             channel: None,
@@ -79,9 +93,15 @@ impl Cluster {
     pub fn local(socket: &Local) -> Self {
         Self {
             doors: vec![Door::Socket(socket.path().into())],
+            trust: None,
             first: 0,
             channel: None,
         }
+    }
+
+    /// Whom the credentials trust. None: a local socket, whose daemon has them.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// A call that can be repeated: while the group has no leader, it is.

@@ -207,6 +207,7 @@ fn build(dir: &Path, plan: &ClusterPlan) -> Result<(), InitError> {
         let config = MemberConfig {
             listen: member.address.to_string(),
             members: members.clone(),
+            founders: Vec::new(),
         };
         let name = member.name.as_str();
         let dir = dir.join("members").join(name);

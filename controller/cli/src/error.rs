@@ -38,6 +38,8 @@ pub enum ClientError {
     },
     #[error("the stream ended before the first word on the migration")]
     NoMigration,
+    #[error("no member `{member}`")]
+    NoMember { member: String },
 }
 
 /// A member that could not be reached, and why.

@@ -70,6 +70,7 @@ fn of_client(error: &ClientError) -> Option<String> {
             };
         }
         ClientError::NoMigration => "`godwit migration ls` shows whether it began",
+        ClientError::NoMember { .. } => "`godwit member ls` lists the members",
         ClientError::Config(_) | ClientError::NoMembers { .. } | ClientError::Document { .. } => {
             return None;
         }
@@ -125,7 +126,17 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         Refusal::PastCommit { migration } => {
             format!("`godwit migration inspect {migration}` says what it waits for, if it does")
         }
+        Refusal::UnknownMember { .. } | Refusal::MemberInUse { .. } => {
+            "`godwit member ls` lists the members".into()
+        }
+        Refusal::QuorumAtRisk { .. } => {
+            "start what is down, or remove that instead; `godwit member ls` shows who is up".into()
+        }
+        Refusal::MembersChanging { .. } => {
+            "`godwit member ls` shows how far it is; try again then".into()
+        }
         Refusal::AlreadyThere { .. }
+        | Refusal::CannotLead { .. }
         | Refusal::WrongPhase { .. }
         | Refusal::NotRecoverable { .. }
         | Refusal::RunsThere { .. }

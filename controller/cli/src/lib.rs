@@ -14,4 +14,5 @@ pub mod error;
 pub mod exit_code;
 pub mod hint;
 pub mod logs;
+pub mod membership;
 pub mod migration;

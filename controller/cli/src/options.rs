@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use godwit_cli::{client::Cluster, door::Local, error::ClientError};
+use godwit_cli::{client::Cluster, door::Local, error::ClientError, membership};
+use godwit_types::MemberRecord;
 
-use crate::commands::Command;
+use crate::{commands::Command, output};
 
 /// Run containers on a cluster of hosts and move them between hosts while they run
 #[derive(Debug, Parser)]
@@ -66,6 +67,25 @@ impl Global {
                 }
             }
             opened => Ok(opened??),
+        }
+    }
+
+    /// Brings the addresses of the members in the configuration directory up to date.
+    pub fn refresh(&self, members: &[MemberRecord]) {
+        let Ok(dir) = self.config_dir() else { return };
+        if self.socket.is_some() {
+            return;
+        }
+        match membership::refresh(&dir, members) {
+            Ok(false) => {}
+            Ok(true) => output::note(format_args!(
+                "note: the members have changed; `{}` names them now",
+                dir.display()
+            )),
+            Err(error) => output::note(format_args!(
+                "note: the members have changed, and `{}` still names the old ones: {error}",
+                dir.display()
+            )),
         }
     }
 

@@ -10,7 +10,7 @@ use godwit_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::RecoveredBy;
+use crate::{roster::MemberChange, state::RecoveredBy};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 // Not `command`: a new container has a field of that name.
@@ -120,6 +120,10 @@ pub enum Command {
         reason: String,
         /// Not to be tried again.
         for_good: bool,
+    },
+    /// Who governs the cluster.
+    Members {
+        change: MemberChange,
     },
 }
 

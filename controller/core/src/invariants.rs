@@ -7,11 +7,13 @@ use godwit_types::{ContainerId, Phase, Status};
 
 use crate::{
     queue::{is_under_way, next_to_start},
+    roster::Roster,
     state::{Container, State},
 };
 
 /// Answers the first thing that does not hold in `now`, or between `before` and `now`.
 pub fn check(before: &State, now: &State) -> Result<(), String> {
+    Roster::check(&before.members, &now.members)?;
     let mut names = BTreeSet::new();
     for (id, container) in &now.containers {
         if *id != container.id {

@@ -15,6 +15,7 @@ mod news;
 mod phase;
 mod query;
 mod queue;
+mod roster;
 mod schedule;
 mod state;
 mod step;
@@ -30,6 +31,7 @@ pub use news::news;
 pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
 pub use query::{find_container, find_migration, find_network, table};
 pub use queue::{next_to_start, place, queue};
+pub use roster::{Group, MAX_MEMBERS, MemberChange, Roster, Turn, majority};
 pub use schedule::{Candidate, choose};
 pub use state::{
     Container, DEFAULT_NETWORK, Desired, Drain, DrainFailure, FORMAT, Host, Migration, Network,

@@ -21,6 +21,8 @@ use godwit_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::roster::Roster;
+
 /// The version this build writes and the highest it reads.
 pub const FORMAT: u32 = 3;
 /// The network that a cluster is born with.
@@ -39,6 +41,8 @@ pub struct State {
     pub migrations: BTreeMap<MigrationId, Migration>,
     #[serde(default)]
     pub limits: MigrationLimits,
+    #[serde(default, skip_serializing_if = "Roster::is_empty")]
+    pub members: Roster,
 }
 
 /// A machine with an agent, from the moment its agent was first heard.
@@ -228,6 +232,7 @@ impl Default for State {
             containers: BTreeMap::new(),
             migrations: BTreeMap::new(),
             limits: MigrationLimits::default(),
+            members: Roster::default(),
         }
     }
 }

@@ -8,11 +8,11 @@ use godwit_proto::{
     document, failure,
     v1::{Document, Documents},
 };
-use godwit_types::{ByteSize, MemberView, NetworkName};
+use godwit_types::{ByteSize, NetworkName};
 use tonic::Status;
 
 use super::{invalid, read, status_of};
-use crate::{leader::Leader, member::Member};
+use crate::leader::Leader;
 
 pub async fn containers(leader: &Arc<Leader>) -> Result<Documents, Status> {
     let state = read(leader).await?;
@@ -56,24 +56,4 @@ pub async fn create_network(
     let state = leader.state();
     let network = find_network(&state, &request.name).map_err(failure::refused)?;
     Ok(document::write(&network_view(network)))
-}
-
-pub async fn members(member: &Member) -> Result<Documents, Status> {
-    let status = member
-        .raft
-        .status()
-        .await
-        .ok_or_else(|| Status::unavailable("this member is stopping"))?;
-    let view = |known: &godwit_proto::config::MemberAddress| {
-        let (reachable, matched) = status.members.get(&known.id).copied().unwrap_or((false, 0));
-        MemberView {
-            name: known.name.clone(),
-            address: known.address.clone(),
-            leader: status.leader == Some(known.id),
-            reachable,
-            term: status.term,
-            applied: matched.min(status.applied),
-        }
-    };
-    Ok(document::write_all(member.members.iter().map(view)))
 }

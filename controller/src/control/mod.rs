@@ -7,6 +7,7 @@ mod estimate;
 mod images;
 mod lists;
 mod logs;
+mod members;
 mod migrations;
 mod preflight;
 mod run;
@@ -17,9 +18,10 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
-        RunRequest, SetLimitsRequest, StopRequest,
+        AddMemberRequest, ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest,
+        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, MemberRequest, MigrateRequest,
+        MigrationRequest, RemoveMembersRequest, RemoveRequest, RunRequest, SetLimitsRequest,
+        StopRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -246,8 +248,8 @@ impl Control for Service {
     }
 
     async fn list_members(&self, request: Request<Empty>) -> Result<Response<Documents>, Status> {
-        unary!(self, request, list_members, again: true, |_leader, _message| {
-            lists::members(&self.member)
+        unary!(self, request, list_members, again: true, |leader, _message| {
+            members::list(leader)
         })
     }
 
@@ -353,6 +355,33 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, set_limits, again: true, |leader, message| {
             drain::set_limits(leader, message)
+        })
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<AddMemberRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, add_member, again: true, |leader, message| {
+            members::add(leader, message)
+        })
+    }
+
+    async fn remove_members(
+        &self,
+        request: Request<RemoveMembersRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, remove_members, again: true, |leader, message| {
+            members::remove(leader, message)
+        })
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<MemberRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, transfer_leader, again: true, |leader, message| {
+            members::transfer(leader, message)
         })
     }
 }

@@ -6,6 +6,7 @@
 //!   Leader ───┼ reconcile     one task per thing that is not yet as it was asked for:
 //!             │                 container (run, stop, remove), migration
 //!             ├ drain         migrations away from hosts that are to be left
+//!             ├ members       changes of the group, one at a time
 //!             └ networks      endpoint tables to every live host
 //! ```
 //!
@@ -16,6 +17,7 @@ mod answer;
 mod container;
 mod drain;
 mod fitness;
+pub mod members;
 mod migration;
 mod networks;
 mod progress;
@@ -31,7 +33,9 @@ use std::{
 };
 
 use godwit_core::{Command, State, news};
-use godwit_types::{AgentReport, ContainerId, Generation, HostName, InstanceReport};
+use godwit_types::{
+    AgentReport, ContainerId, Generation, HostName, InstanceReport, MemberRecord, Membership,
+};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -56,13 +60,15 @@ pub struct Leader {
     pub waits: Waits,
     pub jobs: Jobs,
     pub scope: Scope,
+    /// The members as this member's configuration names them.
+    pub configured: Vec<MemberRecord>,
     owner: Owner,
     /// Instances on hosts that do not own them, each said once.
     strangers: Mutex<BTreeSet<(HostName, ContainerId, Generation)>>,
 }
 
 impl Leader {
-    fn begin(term: u64, raft: Arc<Raft>, cluster: &str) -> Arc<Self> {
+    fn begin(term: u64, raft: Arc<Raft>, cluster: &str, configured: &[MemberRecord]) -> Arc<Self> {
         let (owner, scope) = scope::open();
         let leader = Arc::new(Self {
             term,
@@ -72,6 +78,7 @@ impl Leader {
             waits: Waits::default(),
             jobs: Jobs::default(),
             scope: scope.clone(),
+            configured: configured.to_vec(),
             owner,
             strangers: Mutex::default(),
         });
@@ -83,6 +90,7 @@ impl Leader {
         scope.spawn(reconcile::run(leader.clone()));
         scope.spawn(networks::run(leader.clone()));
         scope.spawn(drain::run(leader.clone()));
+        scope.spawn(members::run(leader.clone()));
         let sweeper = leader.clone();
         scope.spawn(async move {
             loop {
@@ -105,6 +113,16 @@ impl Leader {
     /// The newest state: a linearizable read.
     pub async fn read(&self) -> Result<Arc<State>, ProposeError> {
         self.raft.read().await
+    }
+
+    /// Who may lead after this one.
+    pub fn membership(&self) -> Membership {
+        let roster = &self.state().members;
+        Membership {
+            members: members::known(roster, &self.configured),
+            founders: roster.founders.iter().copied().collect(),
+            notes: Vec::new(),
+        }
     }
 
     /// Writes down what a report says that the state does not know.
@@ -148,7 +166,12 @@ impl Leader {
 }
 
 /// Begins and ends leads as Raft says, for ever.
-pub async fn follow(raft: Arc<Raft>, cluster: String, current: watch::Sender<Option<Arc<Leader>>>) {
+pub async fn follow(
+    raft: Arc<Raft>,
+    cluster: String,
+    configured: Vec<MemberRecord>,
+    current: watch::Sender<Option<Arc<Leader>>>,
+) {
     let mut leadership = raft.leadership();
     loop {
         let Leadership { term, leading, .. } = *leadership.borrow_and_update();
@@ -160,7 +183,12 @@ pub async fn follow(raft: Arc<Raft>, cluster: String, current: watch::Sender<Opt
             info!(term = leader.term, "lead ended");
         }
         if leading && held != Some(term) {
-            current.send_replace(Some(Leader::begin(term, raft.clone(), &cluster)));
+            current.send_replace(Some(Leader::begin(
+                term,
+                raft.clone(),
+                &cluster,
+                &configured,
+            )));
         }
         if leadership.changed().await.is_err() {
             // The thread is gone: stopped, or failed.

@@ -5,8 +5,11 @@
 //! All that waits in the queue is taken before a `Ready` is made, so that many proposals share
 //! one fsync.
 
+mod change;
+mod standing;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -19,7 +22,7 @@ use godwit_types::Refusal;
 use protobuf::Message as _;
 use raft::{
     RawNode, SnapshotStatus, StateRole,
-    eraftpb::{Entry, EntryType, Message, MessageType, Snapshot},
+    eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType, Snapshot},
 };
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -27,7 +30,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     ProposeError,
     store::{Store, StoreError},
-    transport::Outbox,
+    transport::{Outbox, Peer, Standing},
 };
 
 pub const TICK: Duration = Duration::from_millis(50);
@@ -39,6 +42,8 @@ const REACHABLE: Duration = Duration::from_millis(1500);
 const HANDOVER: Duration = Duration::from_millis(1200);
 /// Entries kept behind a snapshot, for followers that are a little late.
 const KEEP: u64 = 1000;
+/// Bytes of commands after which a snapshot is taken, however few they are.
+const LOG_BYTES: usize = 16 << 20;
 
 pub type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
 
@@ -51,12 +56,55 @@ pub enum Input {
     },
     /// Answered when everything committed before is applied here.
     Read(oneshot::Sender<Result<(), ProposeError>>),
+    /// A change of the configuration, and the command that is applied with it.
+    Change {
+        change: ConfChangeV2,
+        command: Vec<u8>,
+        answer: Answer,
+    },
+    /// Hand the lead to this voter. Answered when that has begun.
+    Transfer {
+        to: u64,
+        answer: oneshot::Sender<Result<(), TransferError>>,
+    },
+    /// What another member says its log is. Answered with why that can't be.
+    Hello {
+        peer: Peer,
+        last: u64,
+        answer: oneshot::Sender<Option<String>>,
+    },
     Unreachable(u64),
+    /// A snapshot has arrived there, or has not.
+    Delivered {
+        peer: u64,
+        whole: bool,
+    },
+    /// Another member won't hear us any more.
+    Refused(Refused),
     Status(oneshot::Sender<RaftStatus>),
     /// `transfer`: hand the lead over first.
     Stop {
         transfer: bool,
     },
+}
+
+/// Why another member won't hear us.
+pub struct Refused {
+    pub peer: u64,
+    pub reason: String,
+    /// Its word is enough: we were removed, or our log is older than what we have promised.
+    /// Otherwise it takes us for one of another group, and one of the two is wrong.
+    pub known: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("this member does not lead")]
+    NotLeader,
+    #[error("it has no vote")]
+    NoVote,
+    #[error("it is down")]
+    Down,
 }
 
 /// The way into the thread: bounded, and nobody waits.
@@ -75,6 +123,8 @@ impl Inputs {
 pub struct Published {
     pub state: Arc<State>,
     pub applied: u64,
+    /// Who takes part in any way, as of there.
+    pub ids: Arc<BTreeSet<u64>>,
 }
 
 /// Who leads, as far as this member knows.
@@ -91,8 +141,24 @@ pub struct RaftStatus {
     pub term: u64,
     pub leader: Option<u64>,
     pub applied: u64,
+    /// The last entry that is committed.
+    pub commit: u64,
+    pub conf: ConfState,
     /// By Raft id: whether it is reachable and up to which entry it has the log.
     pub members: BTreeMap<u64, (bool, u64)>,
+}
+
+/// What the thread is told when it starts.
+pub struct Settings {
+    /// Tells our proposals from those of others, and of our former life.
+    pub proposer: u64,
+    /// A snapshot after this many entries.
+    pub snapshot_every: u64,
+    /// The members that the configuration names, for as long as the state names none.
+    pub configured: Vec<Peer>,
+    pub standing: watch::Sender<Standing>,
+    /// Why the thread has ended, if it was not told to.
+    pub ended: watch::Sender<Option<String>>,
 }
 
 pub struct Driver {
@@ -104,30 +170,39 @@ pub struct Driver {
     state: Arc<State>,
     applied: u64,
     applied_term: u64,
-    /// Tells our proposals from those of others, and of our former life.
-    proposer: u64,
+    /// Of commands applied since the last snapshot.
+    log_bytes: usize,
+    ids: Arc<BTreeSet<u64>>,
+    settings: Settings,
     sequence: u64,
     waiting: HashMap<u64, Answer>,
     reads: BTreeMap<u64, oneshot::Sender<Result<(), ProposeError>>>,
     heard: BTreeMap<u64, Instant>,
-    snapshot_every: u64,
+    /// Members that we know from themselves alone.
+    met: BTreeMap<u64, Peer>,
+    /// Those that take us for one of another group.
+    strangers: BTreeSet<u64>,
+    /// Why this member takes part no more.
+    over: Option<String>,
 }
 
 type Done = Vec<(Answer, Result<Applied, ProposeError>)>;
 
 impl Driver {
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
         node: RawNode<Store>,
         inputs: Receiver<Input>,
         outbox: Outbox,
         published: watch::Sender<Published>,
         leadership: watch::Sender<Leadership>,
-        proposer: u64,
-        snapshot_every: u64,
+        settings: Settings,
     ) -> Self {
-        let Published { state, applied } = published.borrow().clone();
-        Self {
+        let Published {
+            state,
+            applied,
+            ids,
+        } = published.borrow().clone();
+        let mut driver = Self {
             node,
             inputs,
             outbox,
@@ -136,21 +211,42 @@ impl Driver {
             state,
             applied,
             applied_term: 0,
-            proposer,
+            log_bytes: 0,
+            ids,
+            settings,
             sequence: 0,
             waiting: HashMap::new(),
             reads: BTreeMap::new(),
             heard: BTreeMap::new(),
-            snapshot_every,
-        }
+            met: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            over: None,
+        };
+        driver.stand();
+        driver.know_peers();
+        driver
     }
 
-    /// Runs until it is told to stop, or the disk fails.
+    /// Runs until it is told to stop, may not take part any more, or the disk fails.
     pub fn run(mut self) {
-        if let Err(failure) = self.turn() {
+        let reason = match self.turn() {
+            Ok(()) => self.over.take(),
             // Without its disk a member can't keep a promise: it says nothing any more.
-            let chain = godwit_proto::failure::chain(&failure);
-            error!(error = %chain, "raft store failed, this member stops");
+            Err(failure) => {
+                let chain = godwit_proto::failure::chain(&failure);
+                Some(if failure.is_full() {
+                    format!(
+                        "the disk under the log is full; the others go on, and this member does \
+                         when it is started with room there: {chain}"
+                    )
+                } else {
+                    format!("the log can't be written or read: {chain}")
+                })
+            }
+        };
+        if let Some(reason) = reason {
+            error!(reason, "this member stops");
+            self.settings.ended.send_replace(Some(reason));
         }
         self.leadership.send_replace(Leadership::default());
         self.fail_all(|| ProposeError::Stopped);
@@ -181,7 +277,7 @@ impl Driver {
                         }
                         stop_at = Some(Instant::now() + HANDOVER);
                     }
-                    other => self.take(other),
+                    other => self.take(other)?,
                 }
             }
             let now = Instant::now();
@@ -194,6 +290,9 @@ impl Driver {
                 self.ready()?;
             }
             self.announce();
+            if self.over.is_some() {
+                return Ok(());
+            }
             if let Some(at) = stop_at {
                 let lead = self.node.raft.state == StateRole::Leader;
                 if !lead || Instant::now() >= at {
@@ -203,9 +302,12 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) -> Result<(), StoreError> {
         match input {
             Input::Message(message) => {
+                if self.knows_more_of_us(&message)? {
+                    return Ok(());
+                }
                 self.heard.insert(message.from, Instant::now());
                 self.log_raft("step", |node| node.step(*message));
             }
@@ -231,26 +333,39 @@ impl Driver {
                     let _ = answer.send(Err(ProposeError::NotLeader));
                 }
             }
-            Input::Unreachable(peer) => {
-                self.node.report_unreachable(peer);
-                // A snapshot that was under way on the broken stream is lost with it.
-                self.node.report_snapshot(peer, SnapshotStatus::Failure);
+            Input::Change {
+                change,
+                command,
+                answer,
+            } => self.propose_change(&change, command, answer),
+            Input::Transfer { to, answer } => drop(answer.send(self.transfer(to))),
+            Input::Hello { peer, last, answer } => drop(answer.send(self.meet(peer, last))),
+            Input::Unreachable(peer) => self.node.report_unreachable(peer),
+            Input::Delivered { peer, whole } => {
+                let status = if whole {
+                    SnapshotStatus::Finish
+                } else {
+                    SnapshotStatus::Failure
+                };
+                self.node.report_snapshot(peer, status);
             }
+            Input::Refused(refused) => self.refused(refused)?,
             Input::Status(answer) => drop(answer.send(self.status())),
             Input::Stop { .. } => {}
         }
+        Ok(())
     }
 
     fn context(&self, sequence: u64) -> Vec<u8> {
-        let mut context = self.proposer.to_le_bytes().to_vec();
+        let mut context = self.settings.proposer.to_le_bytes().to_vec();
         context.extend(sequence.to_le_bytes());
         context
     }
 
     fn sequence_of(&self, context: &[u8]) -> Option<u64> {
         let (proposer, sequence) = context.split_at_checked(8)?;
-        (proposer == self.proposer.to_le_bytes())
-            .then(|| sequence.try_into().ok().map(u64::from_le_bytes))?
+        (proposer == self.settings.proposer.to_le_bytes())
+            .then(|| sequence.get(..8)?.try_into().ok().map(u64::from_le_bytes))?
     }
 
     fn propose(&mut self, command: Vec<u8>, answer: Option<Answer>) {
@@ -288,6 +403,11 @@ impl Driver {
         let sync = ready.must_sync();
         let entries = ready.take_entries();
         self.node.mut_store().save(&entries, hard.as_ref(), sync)?;
+        let group = &self.state.members.group;
+        if !group.is_empty() {
+            self.node.mut_store().set_group(group)?;
+        }
+        self.stand();
         self.send(ready.take_persisted_messages());
         let reads = ready.take_read_states();
         let mut light = self.node.advance(ready);
@@ -312,14 +432,24 @@ impl Driver {
                 let _ = answer.send(result);
             }
         }
-        if self.applied >= self.node.store().snapshot_index() + self.snapshot_every {
-            let started = Instant::now();
-            let (applied, state) = (self.applied, self.state.to_json());
-            let bytes = state.len();
-            let keep = KEEP.min(self.snapshot_every / 2);
-            self.node.mut_store().compact(applied, state, keep)?;
-            info!(applied, bytes, took = ?started.elapsed(), "snapshot taken");
+        self.compact()
+    }
+
+    /// A snapshot when enough came since the last one, or somebody needs one that he is in.
+    fn compact(&mut self) -> Result<(), StoreError> {
+        let wanted = self.node.store().take_wanted();
+        let count = self.applied - self.node.store().snapshot_index().min(self.applied);
+        let every = self.settings.snapshot_every;
+        if !wanted && count < every && self.log_bytes < LOG_BYTES {
+            return Ok(());
         }
+        let started = Instant::now();
+        let (applied, state) = (self.applied, self.state.to_json());
+        let bytes = state.len();
+        let keep = KEEP.min(every / 2);
+        self.node.mut_store().compact(applied, state, keep)?;
+        self.log_bytes = 0;
+        info!(applied, bytes, took = ?started.elapsed(), "snapshot taken");
         Ok(())
     }
 
@@ -334,15 +464,9 @@ impl Driver {
                     false
                 }
             };
-            if snapshot {
-                // Finished as soon as it is queued: when it gets lost, the next probe finds out
-                // and another is sent.
-                let status = if sent {
-                    SnapshotStatus::Finish
-                } else {
-                    SnapshotStatus::Failure
-                };
-                self.node.report_snapshot(to, status);
+            // How a snapshot went is said when it has gone.
+            if snapshot && !sent {
+                self.node.report_snapshot(to, SnapshotStatus::Failure);
             } else if !sent {
                 self.node.report_unreachable(to);
             }
@@ -362,6 +486,8 @@ impl Driver {
         self.node.mut_store().install(snapshot)?;
         self.applied = meta.index;
         self.applied_term = meta.term;
+        self.log_bytes = 0;
+        self.configured();
         info!(index = meta.index, "snapshot installed");
         Ok(())
     }
@@ -370,17 +496,16 @@ impl Driver {
         for entry in entries {
             self.applied = entry.index;
             self.applied_term = entry.term;
-            if entry.get_entry_type() != EntryType::EntryNormal {
-                warn!(
-                    index = entry.index,
-                    "membership changes are not supported yet"
-                );
+            let change = entry.get_entry_type() != EntryType::EntryNormal;
+            if entry.data.is_empty() && !change {
                 continue;
             }
-            if entry.data.is_empty() {
-                continue;
-            }
-            let result = self.apply_command(&entry);
+            self.log_bytes += entry.data.len();
+            let result = if change {
+                self.apply_change(&entry)
+            } else {
+                self.apply_command(&entry.data, entry.index)
+            };
             let sequence = self.sequence_of(&entry.context);
             if let Some(answer) = sequence.and_then(|s| self.waiting.remove(&s)) {
                 done.push((answer, result.map_err(ProposeError::Refused)));
@@ -390,12 +515,19 @@ impl Driver {
         }
     }
 
-    fn apply_command(&mut self, entry: &Entry) -> Result<Applied, Refusal> {
-        match serde_json::from_slice::<Command>(&entry.data) {
-            Ok(command) => apply(Arc::make_mut(&mut self.state), &command),
+    fn apply_command(&mut self, command: &[u8], index: u64) -> Result<Applied, Refusal> {
+        match serde_json::from_slice::<Command>(command) {
+            Ok(command) => {
+                let result = apply(Arc::make_mut(&mut self.state), &command);
+                if matches!(command, Command::Members { .. }) {
+                    self.know_peers();
+                    self.stand();
+                }
+                result
+            }
             Err(reason) => {
                 // Every member of this version reads it so; a newer one wrote it.
-                error!(index = entry.index, %reason, "command can't be read, upgrade this member");
+                error!(index, %reason, "command can't be read, upgrade this member");
                 Err(Refusal::Invalid {
                     what: "command".to_owned(),
                     problem: reason.to_string(),
@@ -409,6 +541,7 @@ impl Driver {
             self.published.send_replace(Published {
                 state: self.state.clone(),
                 applied: self.applied,
+                ids: self.ids.clone(),
             });
         }
     }
@@ -443,49 +576,6 @@ impl Driver {
         }
         for (_, answer) in std::mem::take(&mut self.reads) {
             let _ = answer.send(Err(reason()));
-        }
-    }
-
-    fn hand_over(&mut self) -> bool {
-        if self.node.raft.state != StateRole::Leader {
-            return false;
-        }
-        let status = self.status();
-        let own = self.node.raft.id;
-        let best = status
-            .members
-            .iter()
-            .filter(|(id, (reachable, _))| **id != own && *reachable)
-            .max_by_key(|(_, (_, matched))| *matched);
-        match best {
-            Some((id, _)) => {
-                info!(to = id, "handing the lead over");
-                self.node.transfer_leader(*id);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn status(&self) -> RaftStatus {
-        let raft = &self.node.raft;
-        let reachable = |id: u64| {
-            id == raft.id
-                || self
-                    .heard
-                    .get(&id)
-                    .is_some_and(|at| at.elapsed() < REACHABLE)
-        };
-        let members = raft
-            .prs()
-            .iter()
-            .map(|(id, progress)| (*id, (reachable(*id), progress.matched)))
-            .collect();
-        RaftStatus {
-            term: raft.term,
-            leader: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
-            applied: self.applied,
-            members,
         }
     }
 

@@ -5,12 +5,15 @@
 
 mod driver;
 mod log;
+mod owner;
 mod receive;
+mod sealed;
 mod store;
 mod transport;
 
 use std::{
-    path::Path,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -18,19 +21,24 @@ use std::{
 
 use godwit_core::{Applied, Command, State, StateError};
 use godwit_types::Refusal;
-use raft::{Config, RawNode};
+use raft::{
+    Config, RawNode,
+    eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2},
+};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
 
-use driver::{Driver, Input, Inputs};
-pub use driver::{Leadership, Published, RaftStatus};
+use crate::Tuning;
+use driver::{Driver, Input, Inputs, Settings};
+pub use driver::{Leadership, Published, RaftStatus, TransferError};
+pub use owner::Owner;
 pub use receive::service;
 use store::Store;
 pub use store::StoreError;
-use transport::Outbox;
 pub use transport::Peer;
+use transport::{Line, Outbox, Standing};
 
 /// Ticks of 50 ms: a follower that hears nothing for 0.75 to 1.5 s stands for election.
 const ELECTION_TICKS: usize = 15;
@@ -58,8 +66,12 @@ pub enum ProposeError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't open the raft store")]
-    Store(#[from] StoreError),
+    #[error("can't use the log `{path}`")]
+    Store {
+        path: PathBuf,
+        #[source]
+        source: StoreError,
+    },
     #[error("snapshot can't be read")]
     State(#[from] StateError),
     #[error("raft can't start")]
@@ -72,15 +84,25 @@ pub enum StartError {
 
 /// What a member needs to take part.
 pub struct Options<'a> {
-    pub id: u64,
-    pub voters: &'a [u64],
+    pub owner: Owner,
+    /// The ids that the group began with.
+    pub founders: &'a [u64],
+    /// The members as the configuration names them.
     pub peers: &'a [Peer],
-    pub cluster: &'a str,
+    /// Where this member listens.
+    pub address: &'a str,
     /// The file of the log.
     pub path: &'a Path,
     pub client: Arc<rustls::ClientConfig>,
-    /// A snapshot after this many entries.
-    pub snapshot_every: u64,
+    pub tuning: Tuning,
+}
+
+/// What a member is to be in Raft's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Voter,
+    Learner,
+    Out,
 }
 
 /// The way to this member's part of the group.
@@ -89,19 +111,26 @@ pub struct Raft {
     inputs: Inputs,
     published: watch::Receiver<Published>,
     leadership: watch::Receiver<Leadership>,
+    standing: watch::Receiver<Standing>,
+    ended: watch::Receiver<Option<String>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Raft {
     /// Opens the log and starts the thread. To be called inside a tokio runtime.
     pub fn start(options: &Options<'_>) -> Result<Arc<Self>, StartError> {
-        let store = Store::open(options.path, options.voters)?;
-        let (applied, state) = match store.snapshot_state()? {
+        let failed = |source| StartError::Store {
+            path: options.path.to_owned(),
+            source,
+        };
+        let store = Store::open(options.path, &options.owner, options.founders).map_err(failed)?;
+        let (applied, state) = match store.snapshot_state().map_err(failed)? {
             Some((index, json)) => (index, State::from_json(&json)?),
             None => (0, State::default()),
         };
+        let id = options.owner.id;
         let config = Config {
-            id: options.id,
+            id,
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied,
@@ -113,33 +142,53 @@ impl Raft {
             max_committed_size_per_ready: 4 << 20,
             ..Config::default()
         };
+        let ids: BTreeSet<u64> = store::ids(store.conf());
         let node = RawNode::new(&config, store, &log::logger())?;
         let (inputs, queue) = mpsc::sync_channel(QUEUE);
         let inputs = Inputs(inputs);
         let (published_sender, published) = watch::channel(Published {
             state: Arc::new(state),
             applied,
+            ids: Arc::new(ids),
         });
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
-        let outbox = Outbox::start(options.peers, options.cluster, &options.client, &inputs);
+        let (standing_sender, standing) = watch::channel(Standing::default());
+        let (ended_sender, ended) = watch::channel(None);
+        let outbox = Outbox::new(Line {
+            id,
+            address: options.address.to_owned(),
+            cluster: options.owner.cluster.clone(),
+            client: options.client.clone(),
+            inputs: inputs.clone(),
+            part: options.tuning.part,
+            standing: standing.clone(),
+        });
+        let settings = Settings {
+            proposer: getrandom::u64().map_err(StartError::Random)?,
+            snapshot_every: options.tuning.snapshot_every,
+            configured: options.peers.to_vec(),
+            standing: standing_sender,
+            ended: ended_sender,
+        };
         let driver = Driver::new(
             node,
             queue,
             outbox,
             published_sender,
             leadership_sender,
-            getrandom::u64().map_err(StartError::Random)?,
-            options.snapshot_every,
+            settings,
         );
         let thread = std::thread::Builder::new()
             .name("raft".to_owned())
             .spawn(move || driver.run())
             .map_err(StartError::Thread)?;
         Ok(Arc::new(Self {
-            id: options.id,
+            id,
             inputs,
             published,
             leadership,
+            standing,
+            ended,
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -188,8 +237,6 @@ impl Raft {
         commands: &[Command],
         answer: Option<driver::Answer>,
     ) -> Result<(), ProposeError> {
-        let written =
-            |command| serde_json::to_vec(command).expect("every key of a command is text");
         let commands = commands.iter().map(written).collect();
         if self.inputs.send(Input::Propose { commands, answer }) {
             Ok(())
@@ -210,6 +257,56 @@ impl Raft {
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) => Err(ProposeError::Lost),
         }
+    }
+
+    /// Changes Raft's configuration, and with it what `command` says, in one entry. Nothing to
+    /// change: a joint configuration is left.
+    pub async fn change(
+        &self,
+        changes: Vec<(u64, Kind)>,
+        command: Option<&Command>,
+    ) -> Result<Applied, ProposeError> {
+        let command = command.map_or_else(Vec::new, written);
+        let singles = changes.into_iter().map(|(id, kind)| {
+            let mut single = ConfChangeSingle {
+                node_id: id,
+                ..ConfChangeSingle::default()
+            };
+            single.set_change_type(match kind {
+                Kind::Voter => ConfChangeType::AddNode,
+                Kind::Learner => ConfChangeType::AddLearnerNode,
+                Kind::Out => ConfChangeType::RemoveNode,
+            });
+            single
+        });
+        let mut change = ConfChangeV2::default();
+        change.set_changes(singles.collect::<Vec<_>>().into());
+        let (answer, result) = oneshot::channel();
+        let input = Input::Change {
+            change,
+            command,
+            answer,
+        };
+        if !self.inputs.send(input) {
+            return Err(ProposeError::Busy);
+        }
+        result.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    /// Begins to hand the lead to this voter.
+    pub async fn transfer(&self, to: u64) -> Result<(), TransferError> {
+        let (answer, result) = oneshot::channel();
+        if !self.inputs.send(Input::Transfer { to, answer }) {
+            return Err(TransferError::NotLeader);
+        }
+        result.await.unwrap_or(Err(TransferError::NotLeader))
+    }
+
+    /// Waits until the thread has ended, and answers why, when it was not told to.
+    pub async fn ended(&self) -> Option<String> {
+        let mut leadership = self.leadership();
+        while leadership.changed().await.is_ok() {}
+        self.ended.borrow().clone()
     }
 
     pub async fn status(&self) -> Option<RaftStatus> {
@@ -233,4 +330,8 @@ impl Raft {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
+}
+
+fn written(command: &Command) -> Vec<u8> {
+    serde_json::to_vec(command).expect("every key of a command is text")
 }

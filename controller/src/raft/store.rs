@@ -2,17 +2,31 @@
 //!
 //! ```text
 //! entries   index → eraftpb.Entry
-//! meta      "format"     1, one byte
+//! meta      "format"     2, one byte
 //!           "hard"       eraftpb.HardState: term, vote, commit
-//!           "conf"       eraftpb.ConfState
+//!           "conf"       eraftpb.ConfState as it was at the snapshot, or before the first entry
 //!           "truncated"  index and term of the entry before the first one, u64 LE each
 //!           "snapshot"   eraftpb.Snapshot, its data the state as JSON
+//!           "owner"      whose log this is, JSON
+//!           "group"      the group's id, text, as soon as the state has it
+//!           "unfit"      why this log must not be used any more, text
 //! ```
 //!
+//! Every value but the format is sealed by a checksum ([`sealed`]); before format 2 there was
+//! none. All of it is read when it is opened: what is damaged is not found out in an election.
+//!
 //! The applied state is written with a snapshot alone: after a restart it is the snapshot's,
-//! and Raft applies the log after it again. So a commit costs one fsync, that of its entry.
+//! and Raft applies the log after it again, changes of the configuration included. So a commit
+//! costs one fsync, that of its entry. A commit index may be lost with the process, never one
+//! that an entry on the disk was sent with: they are in one transaction. On that rests that a
+//! member never decides by a configuration that is two changes old.
 
-use std::{collections::VecDeque, path::Path};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use protobuf::Message as _;
 use raft::{
@@ -22,9 +36,16 @@ use raft::{
 };
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::{
+    owner::Owner,
+    sealed::{open_seal, seal},
+};
+
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Without checksums.
+const UNSEALED: u8 = 1;
 /// Entries kept in memory: what followers that keep up are sent.
 const TAIL: usize = 512;
 /// redb would take up to 1 GiB.
@@ -41,6 +62,43 @@ pub enum StoreError {
     Damaged(#[from] protobuf::ProtobufError),
     #[error("raft store lacks entry {0}")]
     Missing(u64),
+    #[error("raft store is damaged: the checksum of {0} is wrong")]
+    Checksum(String),
+    #[error("raft store is damaged: it ends at entry {last}, and entry {known} was committed")]
+    Torn { last: u64, known: u64 },
+    #[error("raft store is damaged: {0}")]
+    Unreadable(String),
+    #[error("raft store is of {found}, not of {own}")]
+    Owner { found: Box<Owner>, own: Box<Owner> },
+    #[error("this member must not use its log any more: {0}")]
+    Unfit(String),
+}
+
+impl StoreError {
+    /// Whether there is no room for what was to be written.
+    pub fn is_full(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let io = match error.downcast_ref::<redb::Error>() {
+                Some(redb::Error::Io(io)) => Some(io),
+                _ => error.downcast_ref::<std::io::Error>(),
+            };
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
+    /// Whether a restart would end the same way: the member has to be taken out and added again.
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::Redb(error) => matches!(error, redb::Error::Corrupted(_)),
+            Self::Format(_) | Self::Owner { .. } => false,
+            _ => true,
+        }
+    }
 }
 
 macro_rules! from_redb {
@@ -79,11 +137,25 @@ pub struct Store {
     last: u64,
     tail: VecDeque<Entry>,
     snapshot_index: u64,
+    group: String,
+    /// Somebody needs a snapshot newer than ours.
+    wanted: Cell<bool>,
 }
 
 impl Store {
-    /// Opens the file, or makes it with these voters.
-    pub fn open(path: &Path, voters: &[u64]) -> Result<Self, StoreError> {
+    /// Opens the file, or makes it for this owner in a group that began with these voters.
+    pub fn open(path: &Path, owner: &Owner, founders: &[u64]) -> Result<Self, StoreError> {
+        // redb asserts what a torn or overwritten file does not hold.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_file(path, owner, founders)));
+        opened.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            let what = text.unwrap_or("it can't be read at all").to_owned();
+            Err(StoreError::Unreadable(what))
+        })
+    }
+
+    fn open_file(path: &Path, owner: &Owner, founders: &[u64]) -> Result<Self, StoreError> {
         let db = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)?;
@@ -95,57 +167,171 @@ impl Store {
             last: 0,
             tail: VecDeque::new(),
             snapshot_index: 0,
+            group: String::new(),
+            wanted: Cell::new(false),
         };
-        if !store.load()? {
-            store.conf.set_voters(voters.to_vec());
-            let conf = store.conf.write_to_bytes()?;
-            let write = store.db.begin_write()?;
-            {
-                write.open_table(ENTRIES)?;
-                let mut meta = write.open_table(META)?;
-                meta.insert("format", [FORMAT].as_slice())?;
-                meta.insert("conf", conf.as_slice())?;
-            }
-            write.commit()?;
+        match store.format()? {
+            Some(FORMAT) => {}
+            Some(UNSEALED) => store.seal_all()?,
+            Some(other) => return Err(StoreError::Format(other)),
+            None => store.make(founders)?,
         }
+        store.load()?;
+        store.claim(owner)?;
         Ok(store)
     }
 
-    /// Answers false when nothing was ever written.
-    fn load(&mut self) -> Result<bool, StoreError> {
+    /// None: nothing was ever written.
+    fn format(&self) -> Result<Option<u8>, StoreError> {
         let read = self.db.begin_read()?;
         let meta = match read.open_table(META) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(false),
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
             other => other?,
         };
-        match meta.get("format")?.map(|value| value.value().to_vec()) {
-            Some(format) if format == [FORMAT] => {}
-            other => {
-                let found = other.and_then(|bytes| bytes.first().copied());
-                return Err(StoreError::Format(found.unwrap_or(0)));
+        let format = meta.get("format")?.map(|value| value.value().to_vec());
+        match format.as_deref() {
+            Some([format]) => Ok(Some(*format)),
+            _ => Ok(Some(0)),
+        }
+    }
+
+    fn make(&mut self, founders: &[u64]) -> Result<(), StoreError> {
+        let mut conf = ConfState::default();
+        conf.set_voters(founders.to_vec());
+        let write = self.db.begin_write()?;
+        {
+            write.open_table(ENTRIES)?;
+            let mut meta = write.open_table(META)?;
+            meta.insert("format", [FORMAT].as_slice())?;
+            meta.insert("conf", seal(&conf.write_to_bytes()?).as_slice())?;
+        }
+        Ok(write.commit()?)
+    }
+
+    /// From format 1.
+    fn seal_all(&mut self) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        {
+            let mut log = write.open_table(ENTRIES)?;
+            let mut entries = Vec::new();
+            for item in log.iter()? {
+                let (index, value) = item?;
+                entries.push((index.value(), seal(value.value())));
             }
+            for (index, value) in entries {
+                log.insert(index, value.as_slice())?;
+            }
+            let mut meta = write.open_table(META)?;
+            for key in ["hard", "conf", "truncated", "snapshot"] {
+                let value = meta.get(key)?.map(|value| seal(value.value()));
+                if let Some(value) = value {
+                    meta.insert(key, value.as_slice())?;
+                }
+            }
+            meta.insert("format", [FORMAT].as_slice())?;
         }
-        if let Some(value) = meta.get("hard")? {
-            self.hard = HardState::parse_from_bytes(value.value())?;
+        Ok(write.commit()?)
+    }
+
+    fn load(&mut self) -> Result<(), StoreError> {
+        let read = self.db.begin_read()?;
+        let meta = read.open_table(META)?;
+        let value = |key: &str| -> Result<Option<Vec<u8>>, StoreError> {
+            match meta.get(key)? {
+                Some(value) => {
+                    let opened = open_seal(value.value()).map(<[u8]>::to_vec);
+                    let damaged = || StoreError::Checksum(format!("`{key}`"));
+                    opened.map(Some).ok_or_else(damaged)
+                }
+                None => Ok(None),
+            }
+        };
+        if let Some(reason) = value("unfit")? {
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            return Err(StoreError::Unfit(reason));
         }
-        if let Some(value) = meta.get("conf")? {
-            self.conf = ConfState::parse_from_bytes(value.value())?;
+        if let Some(group) = value("group")? {
+            self.group = String::from_utf8_lossy(&group).into_owned();
         }
-        if let Some(value) = meta.get("truncated")? {
-            self.truncated = read_position(value.value()).ok_or(StoreError::Missing(0))?;
+        if let Some(bytes) = value("hard")? {
+            self.hard = HardState::parse_from_bytes(&bytes)?;
         }
-        if let Some(value) = meta.get("snapshot")? {
-            let snapshot = Snapshot::parse_from_bytes(value.value())?;
+        if let Some(bytes) = value("conf")? {
+            self.conf = ConfState::parse_from_bytes(&bytes)?;
+        }
+        if let Some(bytes) = value("truncated")? {
+            self.truncated = read_position(&bytes).ok_or(StoreError::Missing(0))?;
+        }
+        if let Some(bytes) = value("snapshot")? {
+            let snapshot = Snapshot::parse_from_bytes(&bytes)?;
             self.snapshot_index = snapshot.get_metadata().index;
         }
-        let entries = read.open_table(ENTRIES)?;
         self.last = self.truncated.0;
-        for item in entries.iter()?.rev().take(TAIL) {
-            let entry = Entry::parse_from_bytes(item?.1.value())?;
-            self.last = self.last.max(entry.index);
-            self.tail.push_front(entry);
+        for item in read.open_table(ENTRIES)?.iter()? {
+            let (index, value) = item?;
+            let entry = read_entry(index.value(), value.value())?;
+            if entry.index != self.last + 1 {
+                return Err(StoreError::Missing(self.last + 1));
+            }
+            self.last = entry.index;
+            if self.tail.len() == TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(entry);
         }
-        Ok(true)
+        let known = self.hard.commit.max(self.snapshot_index);
+        if known > self.last {
+            let last = self.last;
+            return Err(StoreError::Torn { last, known });
+        }
+        // What a snapshot was taken of was committed, whatever of the index was lost.
+        self.hard.commit = self.hard.commit.max(self.snapshot_index);
+        Ok(())
+    }
+
+    /// A log that was nobody's becomes this owner's; that of another is refused.
+    fn claim(&mut self, own: &Owner) -> Result<(), StoreError> {
+        let found = {
+            let read = self.db.begin_read()?;
+            let meta = read.open_table(META)?;
+            let value = meta.get("owner")?;
+            value.and_then(|value| Owner::read(open_seal(value.value())?))
+        };
+        match found {
+            Some(found) if found == *own => Ok(()),
+            Some(found) => Err(StoreError::Owner {
+                found: Box::new(found),
+                own: Box::new(own.clone()),
+            }),
+            None => self.put("owner", &own.write()),
+        }
+    }
+
+    /// Of which group this log is. Empty: it was in none yet.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Known before the state is: after a start that comes only with what is applied again.
+    pub fn set_group(&mut self, group: &str) -> Result<(), StoreError> {
+        if self.group != group {
+            self.put("group", group.as_bytes())?;
+            group.clone_into(&mut self.group);
+        }
+        Ok(())
+    }
+
+    /// No later start uses this log: what it says is older than what this member has promised.
+    pub fn mark_unfit(&mut self, reason: &str) -> Result<(), StoreError> {
+        self.put("unfit", reason.as_bytes())
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        let write = self.db.begin_write()?;
+        write
+            .open_table(META)?
+            .insert(key, seal(value).as_slice())?;
+        Ok(write.commit()?)
     }
 
     /// The state of the last snapshot, and the index it stands for.
@@ -154,12 +340,27 @@ impl Store {
         Ok(snapshot.map(|mut found| (found.get_metadata().index, found.take_data().into())))
     }
 
+    /// The last entry on the disk.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     pub fn snapshot_index(&self) -> u64 {
         self.snapshot_index
     }
 
+    /// As it is applied; on the disk it is that of the snapshot.
     pub fn conf(&self) -> &ConfState {
         &self.conf
+    }
+
+    pub fn set_conf(&mut self, conf: ConfState) {
+        self.conf = conf;
+    }
+
+    /// Whether raft asked for a snapshot that is not there: the next one will be taken then.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.replace(false)
     }
 
     /// Entries and votes of one Ready, in one transaction. `sync`: on the disk when this
@@ -188,11 +389,11 @@ impl Store {
                 }
             }
             for entry in entries {
-                log.insert(entry.index, entry.write_to_bytes()?.as_slice())?;
+                log.insert(entry.index, seal(&entry.write_to_bytes()?).as_slice())?;
             }
             if let Some(hard) = hard {
                 let mut meta = write.open_table(META)?;
-                meta.insert("hard", hard.write_to_bytes()?.as_slice())?;
+                meta.insert("hard", seal(&hard.write_to_bytes()?).as_slice())?;
             }
         }
         write.commit()?;
@@ -222,11 +423,15 @@ impl Store {
         {
             write.open_table(ENTRIES)?.retain(|_, _| false)?;
             let mut table = write.open_table(META)?;
-            table.insert("snapshot", snapshot.write_to_bytes()?.as_slice())?;
-            table.insert("truncated", written(position).as_slice())?;
-            table.insert("hard", hard.write_to_bytes()?.as_slice())?;
             let conf = meta.get_conf_state().write_to_bytes()?;
-            table.insert("conf", conf.as_slice())?;
+            for (key, value) in [
+                ("snapshot", snapshot.write_to_bytes()?),
+                ("truncated", written(position).to_vec()),
+                ("hard", hard.write_to_bytes()?),
+                ("conf", conf),
+            ] {
+                table.insert(key, seal(&value).as_slice())?;
+            }
         }
         write.commit()?;
         self.hard = hard;
@@ -253,8 +458,13 @@ impl Store {
             let mut log = write.open_table(ENTRIES)?;
             log.retain_in(..=cut, |_, _| false)?;
             let mut table = write.open_table(META)?;
-            table.insert("snapshot", snapshot.write_to_bytes()?.as_slice())?;
-            table.insert("truncated", written(truncated).as_slice())?;
+            for (key, value) in [
+                ("snapshot", snapshot.write_to_bytes()?),
+                ("truncated", written(truncated).to_vec()),
+                ("conf", self.conf.write_to_bytes()?),
+            ] {
+                table.insert(key, seal(&value).as_slice())?;
+            }
         }
         write.commit()?;
         self.truncated = truncated;
@@ -269,7 +479,11 @@ impl Store {
         let read = self.db.begin_read()?;
         let meta = read.open_table(META)?;
         match meta.get("snapshot")? {
-            Some(value) => Ok(Some(Snapshot::parse_from_bytes(value.value())?)),
+            Some(value) => {
+                let bytes = open_seal(value.value());
+                let bytes = bytes.ok_or_else(|| StoreError::Checksum("`snapshot`".into()))?;
+                Ok(Some(Snapshot::parse_from_bytes(bytes)?))
+            }
             None => Ok(None),
         }
     }
@@ -286,7 +500,8 @@ impl Store {
         let log = read.open_table(ENTRIES)?;
         let mut entries = Vec::with_capacity((high - low) as usize);
         for item in log.range(low..high)? {
-            entries.push(Entry::parse_from_bytes(item?.1.value())?);
+            let (index, value) = item?;
+            entries.push(read_entry(index.value(), value.value())?);
         }
         if entries.len() as u64 == high - low {
             Ok(entries)
@@ -303,6 +518,22 @@ impl Store {
         let entry = entries.first().ok_or(StoreError::Missing(index))?;
         Ok(entry.term)
     }
+}
+
+/// Who takes part in a configuration in any way.
+pub fn ids(conf: &ConfState) -> BTreeSet<u64> {
+    let parts = [
+        conf.get_voters(),
+        conf.get_learners(),
+        conf.get_voters_outgoing(),
+        conf.get_learners_next(),
+    ];
+    parts.iter().flat_map(|part| part.iter().copied()).collect()
+}
+
+fn read_entry(index: u64, sealed: &[u8]) -> Result<Entry, StoreError> {
+    let bytes = open_seal(sealed).ok_or_else(|| StoreError::Checksum(format!("entry {index}")))?;
+    Ok(Entry::parse_from_bytes(bytes)?)
 }
 
 fn written((index, term): Position) -> [u8; 16] {
@@ -362,81 +593,19 @@ impl Storage for Store {
         Ok(self.last)
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        match self.read_snapshot()? {
-            Some(found) if found.get_metadata().index >= request_index => Ok(found),
-            _ => Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            )),
-        }
+    /// One that knows its receiver: a member takes none of a group that it is not in.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let found = self.read_snapshot()?.filter(|found| {
+            let meta = found.get_metadata();
+            meta.index >= request_index && ids(meta.get_conf_state()).contains(&to)
+        });
+        found.ok_or_else(|| {
+            self.wanted.set(true);
+            raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(index: u64, term: u64) -> Entry {
-        Entry {
-            index,
-            term,
-            data: vec![index as u8; 3].into(),
-            ..Entry::default()
-        }
-    }
-
-    fn terms(store: &Store, low: u64, high: u64) -> Vec<u64> {
-        let context = GetEntriesContext::empty(false);
-        let entries = store.entries(low, high, None, context).unwrap();
-        entries.iter().map(|entry| entry.term).collect()
-    }
-
-    #[test]
-    fn what_was_saved_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("raft.redb");
-        let mut store = Store::open(&path, &[1, 2, 3]).unwrap();
-        let mut hard = HardState::default();
-        (hard.term, hard.vote, hard.commit) = (2, 3, 4);
-        let first: Vec<_> = (1..=6).map(|index| entry(index, 1)).collect();
-        store.save(&first, Some(&hard), true).unwrap();
-        // A new leader overwrites the end.
-        store.save(&[entry(5, 2)], None, true).unwrap();
-        drop(store);
-        let store = Store::open(&path, &[9]).unwrap();
-        assert_eq!(store.conf().get_voters(), [1, 2, 3]);
-        let state = store.initial_state().unwrap();
-        assert_eq!(state.hard_state, hard);
-        assert_eq!(store.last_index().unwrap(), 5);
-        assert_eq!(terms(&store, 1, 6), [1, 1, 1, 1, 2]);
-    }
-
-    #[test]
-    fn a_compacted_log_keeps_its_end_and_the_snapshot() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("raft.redb");
-        let mut store = Store::open(&path, &[1]).unwrap();
-        let count = TAIL as u64 * 2;
-        let all: Vec<_> = (1..=count).map(|index| entry(index, 7)).collect();
-        store.save(&all, None, true).unwrap();
-        assert_eq!(terms(&store, 1, 3), [7, 7]);
-        store.compact(count - 10, b"state".to_vec(), 5).unwrap();
-        drop(store);
-        let store = Store::open(&path, &[1]).unwrap();
-        assert_eq!(store.first_index().unwrap(), count - 14);
-        assert_eq!(store.term(count - 15).unwrap(), 7);
-        let compacted = store.entries(1, 2, None, GetEntriesContext::empty(false));
-        assert!(compacted.is_err());
-        let (index, data) = store.snapshot_state().unwrap().unwrap();
-        assert_eq!((index, data.as_slice()), (count - 10, b"state".as_slice()));
-        assert!(store.snapshot(count, 2).is_err());
-
-        let other = dir.path().join("other.redb");
-        let mut other = Store::open(&other, &[1]).unwrap();
-        other.save(&[entry(1, 1)], None, true).unwrap();
-        other.install(&store.snapshot(0, 2).unwrap()).unwrap();
-        assert_eq!(other.last_index().unwrap(), count - 10);
-        assert_eq!(other.first_index().unwrap(), count - 9);
-        assert_eq!(other.term(count - 10).unwrap(), 7);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

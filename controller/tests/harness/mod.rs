@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod agent;
+pub mod programs;
 pub mod scene;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use godwit_controller::Controller;
+use godwit_controller::{Controller, Tuning};
 use godwit_proto::{
     config::{MemberAddress, MemberConfig},
     control::control_client::ControlClient,
@@ -84,16 +85,21 @@ impl Group {
         let config = MemberConfig {
             listen: self.members[at].address.clone(),
             members: self.members.clone(),
+            founders: Vec::new(),
         };
         let name = self.members[at].name.to_string();
         let credentials = issue(&self.authority, Role::Member, &name);
         let data = self.data.path().join(name);
-        let every = self.snapshot_every;
+        let tuning = Tuning {
+            snapshot_every: self.snapshot_every,
+            // So that every snapshot goes in parts.
+            part: 1 << 10,
+        };
         let runtime = runtime();
         listener.set_nonblocking(true).unwrap();
         let controller = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            Controller::start_on(listener, &config, &credentials, &data, every)
+            Controller::start_on(listener, &config, &credentials, &data, tuning)
                 .await
                 .unwrap()
         });

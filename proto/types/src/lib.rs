@@ -13,6 +13,7 @@ mod host;
 mod id;
 mod image;
 mod instance;
+mod member;
 mod migration;
 mod network;
 mod options;
@@ -36,6 +37,7 @@ pub use id::{
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
+pub use member::{MemberRecord, MemberRole, Membership};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{

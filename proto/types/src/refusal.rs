@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet};
+use crate::{
+    ContainerName, Generation, HostName, MemberName, MigrationId, NetworkName, Phase, Subnet,
+};
 
 /// A request that was understood and refused. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -86,6 +88,39 @@ pub enum Refusal {
     },
     #[error("`{what}` is not valid: {problem}")]
     Invalid { what: String, problem: String },
+    // Members.
+    #[error("no member `{member}`")]
+    UnknownMember { member: String },
+    #[error("member {what} is in use by `{member}`")]
+    MemberInUse { what: String, member: MemberName },
+    #[error(
+        "without {} the group would have {up} of {voters} voters up and needs {needed}: it would stand still{}",
+        quoted(.removed), and_down(.down)
+    )]
+    QuorumAtRisk {
+        removed: Vec<MemberName>,
+        /// Of those that would stay.
+        down: Vec<MemberName>,
+        voters: u32,
+        up: u32,
+        needed: u32,
+    },
+    #[error("the members are being changed: {what}")]
+    MembersChanging { what: String },
+    #[error("member `{member}` can't lead: {problem}")]
+    CannotLead { member: MemberName, problem: String },
+}
+
+fn quoted(names: &[MemberName]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+fn and_down(names: &[MemberName]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("; {} is down", quoted(names)),
+    }
 }
 
 impl Refusal {
@@ -97,6 +132,7 @@ impl Refusal {
                 | Self::UnknownHost { .. }
                 | Self::UnknownNetwork { .. }
                 | Self::UnknownMigration { .. }
+                | Self::UnknownMember { .. }
         )
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, FailureKind, Generation,
-    HostFacts, HostName, ImageName, MemberName, MigrationId, MigrationOptions, MigrationTimes,
-    NetworkName, Phase, Priority, Progress, Round, Subnet,
+    HostFacts, HostName, ImageName, MemberName, MemberRole, MigrationId, MigrationOptions,
+    MigrationTimes, NetworkName, Phase, Priority, Progress, Round, Subnet,
 };
 
 /// A container's state in one word, and what belongs to it.
@@ -83,6 +83,17 @@ pub struct MemberView {
     /// Raft term and last applied index as this member's leader knows them.
     pub term: u64,
     pub applied: u64,
+    /// Its Raft id, never that of another.
+    #[serde(default)]
+    pub id: u64,
+    #[serde(default)]
+    pub role: MemberRole,
+    /// Log entries that the leader has and it is not known to have.
+    #[serde(default)]
+    pub behind: u64,
+    /// What is being done with it, or what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,10 @@ mod image_ls;
 mod inspect;
 mod logs;
 mod manual;
+mod member_add;
 mod member_ls;
+mod member_rm;
+mod member_transfer;
 mod migrate;
 mod migration_cancel;
 mod migration_inspect;
@@ -51,7 +54,7 @@ pub enum Command {
     /// Look at the hosts that run containers, and empty them
     #[command(subcommand)]
     Host(Host),
-    /// Look at the members that govern the cluster
+    /// Look at the members that govern the cluster, and change who they are
     #[command(subcommand)]
     Member(Member),
     /// Make a cluster and set what holds in it
@@ -93,6 +96,10 @@ pub enum Host {
 #[derive(Debug, Subcommand)]
 pub enum Member {
     Ls(member_ls::Args),
+    Add(member_add::Args),
+    Replace(member_add::ReplaceArgs),
+    Rm(member_rm::Args),
+    TransferLeader(member_transfer::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +131,10 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Host(Host::Drain(args)) => host_drain::run(global, args).await,
         Command::Host(Host::Activate(args)) => host_activate::run(global, args).await,
         Command::Member(Member::Ls(args)) => member_ls::run(global, args).await,
+        Command::Member(Member::Add(args)) => member_add::run(global, args).await,
+        Command::Member(Member::Replace(args)) => member_add::replace(global, args).await,
+        Command::Member(Member::Rm(args)) => member_rm::run(global, args).await,
+        Command::Member(Member::TransferLeader(args)) => member_transfer::run(global, args).await,
         Command::Cluster(ClusterCommand::Init(args)) => cluster_init::run(global, args),
         Command::Cluster(ClusterCommand::Set(args)) => cluster_set::run(global, args).await,
         Command::Version(args) => version::run(global, args),

@@ -357,4 +357,16 @@ impl Control for Served {
     async fn list_migrations(&self, _: Request<Empty>) -> Answer<Documents> {
         unasked()
     }
+
+    async fn add_member(&self, _: Request<AddMemberRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn remove_members(&self, _: Request<RemoveMembersRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn transfer_leader(&self, _: Request<MemberRequest>) -> Answer<Document> {
+        unasked()
+    }
 }

@@ -3,6 +3,7 @@
 mod container;
 mod drain;
 mod host;
+mod member;
 mod migration;
 mod network;
 mod queue;
@@ -121,5 +122,6 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             reason,
             for_good,
         } => Ok(drain::note(state, host, container, reason, *for_good)),
+        Command::Members { change } => member::change(state, change),
     }
 }
