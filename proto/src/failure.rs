@@ -32,14 +32,19 @@ pub fn refused(refusal: Refusal) -> Status {
         Refusal::UnknownContainer { .. }
         | Refusal::UnknownHost { .. }
         | Refusal::UnknownNetwork { .. }
-        | Refusal::UnknownMigration { .. } => Code::NotFound,
+        | Refusal::UnknownMigration { .. }
+        | Refusal::UnknownVolume { .. } => Code::NotFound,
         Refusal::NameInUse { .. } | Refusal::NetworkInUse { .. } => Code::AlreadyExists,
         Refusal::AmbiguousContainer { .. }
         | Refusal::SubnetOverlaps { .. }
         | Refusal::Invalid { .. } => Code::InvalidArgument,
         Refusal::NoFreeAddress { .. } | Refusal::NoRoom { .. } => Code::ResourceExhausted,
         Refusal::HostDown { .. } => Code::Unavailable,
-        Refusal::NoHostForImage { .. }
+        Refusal::VolumeInUse { .. }
+        | Refusal::VolumeElsewhere { .. }
+        | Refusal::VolumeGoing { .. }
+        | Refusal::VolumeShared { .. }
+        | Refusal::NoHostForImage { .. }
         | Refusal::ImageMissing { .. }
         | Refusal::HostDraining { .. }
         | Refusal::NoCriu { .. }

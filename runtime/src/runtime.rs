@@ -11,6 +11,7 @@ mod mapped;
 mod migrate_in;
 mod migrate_out;
 mod state;
+mod volumes;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,7 +23,7 @@ use std::{
 
 pub use error::RuntimeError;
 use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
-pub use layer::{LAYER, LayerPart};
+pub use layer::{LAYER, LayerPart, Moving, VOLUME};
 
 use crate::{
     cgroup,
@@ -31,6 +32,7 @@ use crate::{
     image, memory,
     network::{Hold, Networks},
     shim::Client,
+    volume::Volumes,
 };
 
 type Result<T, E = RuntimeError> = std::result::Result<T, E>;
@@ -67,6 +69,7 @@ struct Inner {
     config: Config,
     images: image::Store,
     networks: Networks,
+    volumes: Volumes,
     facts: HostFacts,
     /// How writes are tracked, or why memory can't be carried.
     carried_by: std::result::Result<memory::Method, String>,
@@ -89,6 +92,7 @@ impl Runtime {
         }
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
+        let volumes = Volumes::new(&config.data);
         let mut facts = facts(&config).await?;
         let carried_by = match (&config.interpose, config.tracking.choose()) {
             (_, Err(problem)) => Err(problem),
@@ -113,6 +117,7 @@ impl Runtime {
                 config,
                 images,
                 networks,
+                volumes,
                 facts,
                 carried_by,
                 holds: Mutex::default(),

@@ -119,6 +119,17 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         Refusal::PastCommit { migration } => {
             format!("`godwit migration inspect {migration}` says what it waits for, if it does")
         }
+        Refusal::UnknownVolume { .. } => "`godwit volume ls` lists the volumes".into(),
+        Refusal::VolumeInUse { name, .. } => {
+            format!("`godwit rm {name}` removes that container; its named volumes stay")
+        }
+        Refusal::VolumeElsewhere { host, .. } => {
+            format!("run it with `--host {host}`, or without `--host`")
+        }
+        Refusal::VolumeGoing { .. } => "try again when `godwit volume ls` shows it no more".into(),
+        Refusal::VolumeShared { other, .. } => {
+            format!("remove `{other}` with `godwit rm {other}`, or leave both where they are")
+        }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
         | Refusal::NotRecoverable { .. }

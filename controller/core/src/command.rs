@@ -6,11 +6,11 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
     InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Options,
-    Phase, Priority, Round, Subnet,
+    Phase, Priority, Round, Subnet, VolumeId, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::RecoveredBy;
+use crate::{state::RecoveredBy, volume::Volume};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 // Not `command`: a new container has a field of that name.
@@ -50,6 +50,9 @@ pub enum Command {
     BeginRemove {
         container: ContainerId,
         force: bool,
+        /// Its anonymous volumes, too.
+        #[serde(default)]
+        volumes: bool,
     },
     /// Nothing of it is left on its host.
     Removed {
@@ -120,6 +123,16 @@ pub enum Command {
         reason: String,
         /// Not to be tried again.
         for_good: bool,
+    },
+    /// A volume of this name is as good.
+    CreateVolume(Box<Volume>),
+    BeginRemoveVolume {
+        volume: VolumeName,
+    },
+    /// Nothing of it is left on its host.
+    VolumeRemoved {
+        volume: VolumeName,
+        id: VolumeId,
     },
 }
 

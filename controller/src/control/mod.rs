@@ -10,6 +10,8 @@ mod logs;
 mod migrations;
 mod preflight;
 mod run;
+mod storage;
+mod volumes;
 
 use std::{error::Error as _, pin::Pin, sync::Arc, time::Duration};
 
@@ -17,9 +19,9 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
-        RunRequest, SetLimitsRequest, StopRequest,
+        ContainerRequest, CreateNetworkRequest, CreateVolumeRequest, DrainRequest, HostRequest, LoadImageChunk,
+        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest,
+        PruneVolumesRequest, RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -353,6 +355,48 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, set_limits, again: true, |leader, message| {
             drain::set_limits(leader, message)
+        })
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, create_volume, again: false, |leader, message| {
+            volumes::create(leader, message)
+        })
+    }
+
+    async fn list_volumes(&self, request: Request<Empty>) -> Result<Response<Documents>, Status> {
+        unary!(self, request, list_volumes, again: true, |leader, _message| {
+            volumes::list(leader)
+        })
+    }
+
+    async fn inspect_volume(
+        &self,
+        request: Request<VolumeRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, inspect_volume, again: true, |leader, message| {
+            volumes::inspect(leader, message)
+        })
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<VolumeRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        unary!(self, request, remove_volume, again: false, |leader, message| {
+            volumes::remove(leader, message)
+        })
+    }
+
+    async fn prune_volumes(
+        &self,
+        request: Request<PruneVolumesRequest>,
+    ) -> Result<Response<Documents>, Status> {
+        unary!(self, request, prune_volumes, again: false, |leader, message| {
+            volumes::prune(leader, message)
         })
     }
 }

@@ -10,7 +10,7 @@ use godwit_types::{
 };
 use tonic::Status;
 
-use super::{containers::view_of, invalid, job_status, read, status_of};
+use super::{containers::view_of, invalid, job_status, read, status_of, storage};
 use crate::{
     ids,
     leader::{Job, JobError, Leader},
@@ -37,8 +37,15 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
-    let (host, image_id) =
-        place(leader, &state, &request.host, &image).map_err(failure::refused)?;
+    let mut options = read_options(request.options)?;
+    let of_image = image_volumes(leader, &image);
+    options.storage =
+        storage::complete(&state, options.storage, &of_image).map_err(failure::refused)?;
+    let wanted = match (request.host.as_str(), storage::host(&state, &options.storage)) {
+        ("", Some(host)) => host.to_string(),
+        (wanted, _) => wanted.to_owned(),
+    };
+    let (host, image_id) = place(leader, &state, &wanted, &image).map_err(failure::refused)?;
     let id = ids::container_id();
     let new = NewContainer {
         id: id.clone(),
@@ -53,7 +60,7 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
             pids: (request.pids != 0).then_some(request.pids),
         },
         hostname: String::new(),
-        options: read_options(request.options)?,
+        options,
         network,
         host,
         created_ms: ids::now_ms(),
@@ -73,6 +80,14 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
 fn read_options(document: Option<Document>) -> Result<Options, Status> {
     let options = document.map(|document| document::read(&document));
     Ok(options.transpose()?.unwrap_or_default())
+}
+
+/// Where the image wants volumes; on whatever host, since it is the same on all of them.
+fn image_volumes(leader: &Leader, image: &ImageName) -> Vec<String> {
+    let reports = leader.sessions.reports();
+    let mut images = reports.values().flat_map(|(_, report)| &report.images);
+    let found = images.find(|summary| summary.names.contains(image));
+    found.map(|summary| summary.volumes.clone()).unwrap_or_default()
 }
 
 /// The image by this name in one host's store.

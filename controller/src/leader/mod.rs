@@ -22,6 +22,7 @@ mod progress;
 mod reconcile;
 mod recovery;
 pub mod sessions;
+mod volume;
 mod waits;
 
 use std::{

@@ -22,6 +22,7 @@ mod refusal;
 mod spec;
 mod units;
 mod view;
+mod volume;
 
 pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
@@ -32,14 +33,15 @@ pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
 pub use id::{
     ContainerId, ContainerName, HostName, IdError, MemberName, MigrationId, NetworkName,
-    OperationId,
+    OperationId, VolumeId, VolumeName,
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    MAX_MOUNTS, Mount, MountSource, Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    VolumeMount, VolumesFrom, plain_path,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
@@ -52,3 +54,4 @@ pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
 };
+pub use volume::VolumeView;

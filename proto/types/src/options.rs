@@ -10,7 +10,9 @@ mod terminal;
 pub use policy::PolicyOptions;
 pub use ports::PortOptions;
 pub use process::ProcessOptions;
-pub use storage::StorageOptions;
+pub use storage::{
+    MAX_MOUNTS, Mount, MountSource, StorageOptions, VolumeMount, VolumesFrom, plain as plain_path,
+};
 pub use terminal::TerminalOptions;
 
 use serde::{Deserialize, Serialize};

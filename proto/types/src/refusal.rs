@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet};
+use crate::{ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet, VolumeName};
 
 /// A request that was understood and refused. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -84,6 +84,29 @@ pub enum Refusal {
         given: Generation,
         current: Generation,
     },
+    #[error("no volume `{volume}`")]
+    UnknownVolume { volume: String },
+    #[error("volume `{volume}` is used by container `{name}`")]
+    VolumeInUse {
+        volume: VolumeName,
+        name: ContainerName,
+    },
+    #[error("volume `{volume}` is on host `{host}`, and the container is to be on `{wanted}`")]
+    VolumeElsewhere {
+        volume: VolumeName,
+        host: HostName,
+        wanted: HostName,
+    },
+    #[error("volume `{volume}` is being removed")]
+    VolumeGoing { volume: VolumeName },
+    #[error(
+        "container `{name}` can't move: it shares volume `{volume}` with container `{other}`, and a volume is on one host"
+    )]
+    VolumeShared {
+        name: ContainerName,
+        volume: VolumeName,
+        other: ContainerName,
+    },
     #[error("`{what}` is not valid: {problem}")]
     Invalid { what: String, problem: String },
 }
@@ -97,6 +120,7 @@ impl Refusal {
                 | Self::UnknownHost { .. }
                 | Self::UnknownNetwork { .. }
                 | Self::UnknownMigration { .. }
+                | Self::UnknownVolume { .. }
         )
     }
 }

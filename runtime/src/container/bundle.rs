@@ -6,7 +6,8 @@ use godwit_types::{ContainerId, ContainerSpec, ImageConfig};
 use serde_json::{Value, json};
 
 use super::User;
-use crate::{cgroup, criu::Bind};
+use super::oci_mounts;
+use crate::{cgroup, criu::Bind, volume::Volumes};
 
 /// Docker's default set.
 const CAPABILITIES: [&str; 14] = [
@@ -64,6 +65,7 @@ pub struct Bundle<'a> {
     pub etc: &'a Path,
     /// Below the hierarchies' roots.
     pub cgroup: &'a str,
+    pub volumes: &'a Volumes,
 }
 
 impl Bundle<'_> {
@@ -160,10 +162,16 @@ impl Bundle<'_> {
             json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                    "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
         ];
+        let storage = &self.spec.options.storage;
         for bind in binds(self.etc) {
+            // The user's own takes its place.
+            if storage.mounts.iter().any(|m| m.destination == bind.destination) {
+                continue;
+            }
             mounts.push(json!({"destination": bind.destination, "type": "bind",
                 "source": bind.source, "options": ["bind", "rprivate"]}));
         }
+        mounts.extend(oci_mounts(self.spec, self.volumes));
         json!({
             "ociVersion": "1.0.2",
             "hostname": self.hostname(),
@@ -234,6 +242,7 @@ mod tests {
             netns: Path::new("/n"),
             etc: Path::new("/e"),
             cgroup: "godwit/x",
+            volumes: &Volumes::new(Path::new("/d")),
         });
     }
 

@@ -11,11 +11,11 @@ use std::{
 use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState};
 use tokio::{process::Command, time::timeout};
 
-use super::{Result, Runtime, RuntimeError, blocking, state::word};
+use super::{Result, Runtime, RuntimeError, blocking, state::word, volumes};
 use crate::{
     cgroup::Group,
     container::{
-        Bundle, CommandError, InstancePaths, remove_images, remove_tree, resolve_command,
+        Bundle, CommandError, InstancePaths, host_mounts, remove_images, remove_tree, resolve_command,
         resolve_user, write_atomic,
     },
     network::{Gate, link_name},
@@ -44,15 +44,18 @@ impl Runtime {
 
     async fn make_and_start(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<i32> {
         let image = self.image_of(spec)?;
+        self.check_binds(spec)?;
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
         let netns = self.attach(id, spec, Gate::Open).await?;
         let rootfs = Rootfs::new(&paths.rootfs());
         let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone()));
         let (id_, spec_, cgroup) = (id.clone(), spec.clone(), self.cgroup(id));
+        let volumes = self.inner.volumes.clone();
         blocking(move || {
             rootfs.mount(&image.layers)?;
             let root = rootfs.merged();
+            volumes::make(&spec_, &root, &volumes)?;
             let user = resolve_user(&root, &image.config.user)?;
             let bundle = Bundle {
                 id: &id_,
@@ -63,6 +66,7 @@ impl Runtime {
                 netns: &netns,
                 etc: &shim.etc(),
                 cgroup: &cgroup,
+                volumes: &volumes,
             };
             let arguments = bundle.arguments();
             let command = arguments.first().map_or("", String::as_str);
@@ -144,6 +148,7 @@ impl Runtime {
             gate: spec.network.as_ref().map(|_| link_name(id)),
             criu: self.program(),
             limits: spec.limits,
+            mounts: host_mounts(spec, &self.inner.volumes),
         }
     }
 

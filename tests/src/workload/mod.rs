@@ -1,6 +1,7 @@
 //! Programs that run in containers and prove by themselves that nothing was lost: each checks
 //! every answer it gets and says so in a last line of JSON.
 
+pub mod append;
 pub mod churn;
 pub mod count;
 pub mod exit;

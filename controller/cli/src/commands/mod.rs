@@ -24,6 +24,7 @@ mod rm;
 mod run;
 mod stop;
 mod version;
+mod volume;
 
 use clap::Subcommand;
 
@@ -47,6 +48,9 @@ pub enum Command {
     /// Make and list networks
     #[command(subcommand)]
     Network(Network),
+    /// Make, list and remove volumes
+    #[command(subcommand)]
+    Volume(Volume),
     /// Look at the hosts that run containers, and empty them
     #[command(subcommand)]
     Host(Host),
@@ -78,6 +82,15 @@ pub enum Image {
 pub enum Network {
     Create(network_create::Args),
     Ls(network_ls::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    Create(volume::Create),
+    Ls(volume::Ls),
+    Inspect(volume::Inspect),
+    Rm(volume::Rm),
+    Prune(volume::Prune),
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +130,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
         Command::Network(Network::Ls(args)) => network_ls::run(global, args).await,
+        Command::Volume(Volume::Create(args)) => volume::create(global, args).await,
+        Command::Volume(Volume::Ls(args)) => volume::ls(global, args).await,
+        Command::Volume(Volume::Inspect(args)) => volume::inspect(global, args).await,
+        Command::Volume(Volume::Rm(args)) => volume::rm(global, args).await,
+        Command::Volume(Volume::Prune(args)) => volume::prune(global, args).await,
         Command::Host(Host::Ls(args)) => host_ls::run(global, args).await,
         Command::Host(Host::Drain(args)) => host_drain::run(global, args).await,
         Command::Host(Host::Activate(args)) => host_activate::run(global, args).await,

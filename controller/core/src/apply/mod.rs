@@ -7,6 +7,7 @@ mod migration;
 mod network;
 mod queue;
 mod recovery;
+mod volume;
 
 pub use container::is_news;
 use godwit_types::Refusal;
@@ -71,9 +72,11 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             grace_ms,
         } => container::begin_stop(state, container, *grace_ms),
         Command::CancelStop { container } => container::cancel_stop(state, container),
-        Command::BeginRemove { container, force } => {
-            container::begin_remove(state, container, *force)
-        }
+        Command::BeginRemove {
+            container,
+            force,
+            volumes,
+        } => container::begin_remove(state, container, *force, *volumes),
         Command::Removed { container } => container::removed(state, container),
         Command::MarkFailed { container, reason } => {
             container::mark_failed(state, container, reason)
@@ -121,5 +124,8 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             reason,
             for_good,
         } => Ok(drain::note(state, host, container, reason, *for_good)),
+        Command::CreateVolume(new) => volume::create(state, new),
+        Command::BeginRemoveVolume { volume } => volume::begin_remove(state, volume),
+        Command::VolumeRemoved { volume, id } => Ok(volume::removed(state, volume, id)),
     }
 }

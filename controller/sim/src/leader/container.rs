@@ -132,7 +132,8 @@ impl Chore {
     fn id(&self) -> Option<&ContainerId> {
         match &self.job {
             Job::Run(id) | Job::Stop(id) | Job::Remove(id) => Some(id),
-            Job::Migrate(_) | Job::Clear(_) => None,
+            // Its clients make no volumes.
+            Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_) => None,
         }
     }
 
