@@ -241,10 +241,19 @@ fn slowly(cluster: &Cluster) {
     let mut line = vec!["migrate", "app", "--to", "h2", "--detach"];
     line.extend(["--max-bandwidth", "4M"]);
     cluster.ok(&line).unwrap();
-    wait_for("something of the volume on h2", PATIENCE, || {
-        !there(cluster, 2).is_empty()
+    let id = cluster.id("app").unwrap();
+    let dir = cluster.host(2).dir.join("data/containers").join(id);
+    wait_for("something of the volume on its way", PATIENCE, || {
+        let arrived = fs::read_dir(dir.join("incoming"));
+        let mut arrived = arrived.into_iter().flatten().flatten();
+        arrived.any(|file| {
+            let name = file.file_name();
+            let is_part = name.to_string_lossy().starts_with("volume-");
+            is_part && file.metadata().is_ok_and(|found| found.len() > 0)
+        })
     })
     .unwrap();
+    assert_eq!(there(cluster, 2).len(), 1);
 }
 
 fn ended(cluster: &Cluster) {

@@ -10,6 +10,7 @@ mod terminal;
 use godwit_types::Options;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     #[command(flatten)]
     process: process::Flags,

@@ -6,6 +6,7 @@ use godwit_types::{
 };
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     /// Mount a volume or a path of the host: NAME:PATH[:ro], /HOST/PATH:PATH[:ro], or PATH alone
     /// for a volume without a name
