@@ -41,6 +41,11 @@ pub fn refused(refusal: Refusal) -> Status {
         Refusal::NoFreeAddress { .. } | Refusal::NoRoom { .. } => Code::ResourceExhausted,
         Refusal::HostDown { .. } => Code::Unavailable,
         Refusal::VolumeInUse { .. }
+        | Refusal::PortInUse { .. }
+        | Refusal::NetworkElsewhere { .. }
+        | Refusal::NetworkShared { .. }
+        | Refusal::HostNetwork { .. }
+        | Refusal::NetworkUsed { .. }
         | Refusal::VolumeElsewhere { .. }
         | Refusal::VolumeGoing { .. }
         | Refusal::VolumeShared { .. }

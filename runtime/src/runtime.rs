@@ -10,6 +10,7 @@ mod lifecycle;
 mod mapped;
 mod migrate_in;
 mod migrate_out;
+mod ports;
 mod state;
 mod volumes;
 

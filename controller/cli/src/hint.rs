@@ -130,6 +130,19 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         Refusal::VolumeShared { other, .. } => {
             format!("remove `{other}` with `godwit rm {other}`, or leave both where they are")
         }
+        Refusal::PortInUse { name, .. } => {
+            format!("publish another port, or stop that container with `godwit stop {name}`")
+        }
+        Refusal::NetworkElsewhere { host, .. } => {
+            format!("run it with `--host {host}`, or without `--host`")
+        }
+        Refusal::NetworkShared { other, .. } => {
+            format!("remove `{other}` with `godwit rm {other}`, or leave both where they are")
+        }
+        Refusal::HostNetwork { .. } => {
+            "run it on a network of the cluster, and publish its ports with `-p`".into()
+        }
+        Refusal::NetworkUsed { name, .. } => format!("`godwit rm {name}` removes that container"),
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }
         | Refusal::NotRecoverable { .. }

@@ -38,7 +38,7 @@ pub use state::{
     Recovered, RecoveredBy, State, StateError,
 };
 pub use step::{Ask, Memory, Step, clearing, container_operation, next_step, operation};
-pub use together::other as kept_with;
+pub use together::{no_place, other as kept_with};
 pub use view::{
     container_view, container_views, drain_view, host_views, migration_view, network_view,
     stopped_only,

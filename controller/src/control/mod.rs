@@ -8,6 +8,7 @@ mod images;
 mod lists;
 mod logs;
 mod migrations;
+mod ports;
 mod preflight;
 mod run;
 mod storage;

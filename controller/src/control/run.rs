@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use godwit_core::{Candidate, Command, DEFAULT_NETWORK, NewContainer, State, choose};
+use godwit_core::{Candidate, Command, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, NetworkName,
-    Options, Refusal,
+    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, Options,
+    Refusal,
 };
 use tonic::Status;
 
-use super::{containers::view_of, invalid, job_status, read, status_of, storage};
+use super::{containers::view_of, invalid, job_status, ports, read, status_of, storage};
 use crate::{
     ids,
     leader::{Job, JobError, Leader},
@@ -26,22 +26,20 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         "" => ids::container_name(&state),
         text => ContainerName::new(text).map_err(|reason| invalid(text, reason))?,
     };
-    let network = match request.network.as_str() {
-        "none" => None,
-        "" => Some(DEFAULT_NETWORK),
-        text => Some(text),
-    };
-    let network = network
-        .map(|text| NetworkName::new(text).map_err(|reason| invalid(text, reason)))
-        .transpose()?;
+    let (network, mode) =
+        ports::network(&state, &request.network).map_err(failure::refused)?;
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
     let mut options = read_options(request.options)?;
-    let of_image = image_volumes(leader, &image);
+    let (volumes, exposed) = of_image(leader, &image);
     options.storage =
-        storage::complete(&state, options.storage, &of_image).map_err(failure::refused)?;
-    let wanted = match (request.host.as_str(), storage::host(&state, &options.storage)) {
+        storage::complete(&state, options.storage, &volumes).map_err(failure::refused)?;
+    options.ports = ports::complete(&state, options.ports, mode, network.is_some(), &exposed)
+        .map_err(failure::refused)?;
+    let bound = storage::host(&state, &options.storage)
+        .or_else(|| ports::host(&state, &options.ports));
+    let wanted = match (request.host.as_str(), bound) {
         ("", Some(host)) => host.to_string(),
         (wanted, _) => wanted.to_owned(),
     };
@@ -82,12 +80,14 @@ fn read_options(document: Option<Document>) -> Result<Options, Status> {
     Ok(options.transpose()?.unwrap_or_default())
 }
 
-/// Where the image wants volumes; on whatever host, since it is the same on all of them.
-fn image_volumes(leader: &Leader, image: &ImageName) -> Vec<String> {
+/// Where the image wants volumes and what it serves; by whatever host, since it is the same on all
+/// of them.
+fn of_image(leader: &Leader, image: &ImageName) -> (Vec<String>, Vec<String>) {
     let reports = leader.sessions.reports();
     let mut images = reports.values().flat_map(|(_, report)| &report.images);
     let found = images.find(|summary| summary.names.contains(image));
-    found.map(|summary| summary.volumes.clone()).unwrap_or_default()
+    let found = found.map(|summary| (summary.volumes.clone(), summary.exposed.clone()));
+    found.unwrap_or_default()
 }
 
 /// The image by this name in one host's store.

@@ -40,7 +40,7 @@ pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    MAX_MOUNTS, Mount, MountSource, Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    ExtraHost, HOST_GATEWAY, MAX_MOUNTS, Mount, MountSource, NetworkMode, Options, PolicyOptions, PortOptions, ProcessOptions, Protocol, Published, StorageOptions, TerminalOptions,
     VolumeMount, VolumesFrom, plain_path,
 };
 pub use precopy::{

@@ -107,6 +107,34 @@ pub enum Refusal {
         volume: VolumeName,
         other: ContainerName,
     },
+    #[error("port {port} of host `{host}` is in use by container `{name}`")]
+    PortInUse {
+        port: String,
+        host: HostName,
+        name: ContainerName,
+    },
+    #[error(
+        "container `{name}` is on host `{host}`, and who shares its network can't be on `{wanted}`"
+    )]
+    NetworkElsewhere {
+        name: ContainerName,
+        host: HostName,
+        wanted: HostName,
+    },
+    #[error("container `{name}` can't move: it shares its network with container `{other}`")]
+    NetworkShared {
+        name: ContainerName,
+        other: ContainerName,
+    },
+    #[error(
+        "container `{name}` can't move: it has the network of host `{host}`, whose addresses stay there"
+    )]
+    HostNetwork { name: ContainerName, host: HostName },
+    #[error("network `{network}` is used by container `{name}`")]
+    NetworkUsed {
+        network: NetworkName,
+        name: ContainerName,
+    },
     #[error("`{what}` is not valid: {problem}")]
     Invalid { what: String, problem: String },
 }

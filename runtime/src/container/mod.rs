@@ -3,6 +3,7 @@
 
 mod bundle;
 mod command;
+mod etc;
 mod images;
 mod mounts;
 mod paths;

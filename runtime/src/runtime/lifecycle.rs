@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState};
+use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState, NetworkMode};
 use tokio::{process::Command, time::timeout};
 
 use super::{Result, Runtime, RuntimeError, blocking, state::word, volumes};
@@ -47,7 +47,9 @@ impl Runtime {
         self.check_binds(spec)?;
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
+        self.reserve_ports(id, spec).await?;
         let netns = self.attach(id, spec, Gate::Open).await?;
+        self.publish(id, spec).await?;
         let rootfs = Rootfs::new(&paths.rootfs());
         let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone()));
         let (id_, spec_, cgroup) = (id.clone(), spec.clone(), self.cgroup(id));
@@ -122,6 +124,13 @@ impl Runtime {
         gate: Gate,
     ) -> Result<PathBuf> {
         let networks = self.networks();
+        match &spec.options.ports.mode {
+            NetworkMode::Own => {}
+            NetworkMode::Host => return Ok(PathBuf::from("/proc/self/ns/net")),
+            NetworkMode::Container { container, .. } => {
+                return Ok(networks.namespace_of(container)?);
+            }
+        }
         Ok(match &spec.network {
             Some(attachment) => {
                 networks.ensure(&attachment.network).await?;
@@ -241,6 +250,7 @@ impl Runtime {
     pub(super) async fn clear(&self, id: &ContainerId) -> Result<()> {
         let paths = self.paths(id);
         drop(self.holds().remove(id));
+        let unpublished = self.unpublish(id).await;
         let network = self.networks().detach(id).await.map_err(RuntimeError::from);
         let cgroup = self.cgroup(id);
         let disk = blocking(move || {
@@ -275,7 +285,7 @@ impl Runtime {
             })
         })
         .await;
-        network.and(disk)
+        unpublished.and(network).and(disk)
     }
 
     pub(super) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {

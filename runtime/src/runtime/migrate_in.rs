@@ -47,6 +47,7 @@ impl Runtime {
         }
         self.image_of(spec)?;
         self.check_binds(spec)?;
+        self.check_ports(spec).await?;
         let memory = need.memory;
         let (need, free) = (need.disk, self.disk_free());
         if need > free {
@@ -100,6 +101,7 @@ impl Runtime {
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
         self.expect_volumes(id, spec).await?;
+        self.reserve_ports(id, spec).await?;
         make_in_memory(&paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
             path: paths.incoming(),
             source,
@@ -240,7 +242,13 @@ impl Runtime {
 
     /// What is left to do once it runs: tell the neighbourhood, and free what it came in.
     async fn settle(&self, id: &ContainerId) {
-        let attachment = self.spec(id).ok().and_then(|spec| spec.network);
+        let spec = self.spec(id).ok();
+        if let Some(spec) = &spec
+            && let Err(error) = self.publish(id, spec).await
+        {
+            tracing::warn!(container = id.short(), %error, "ports not published");
+        }
+        let attachment = spec.and_then(|spec| spec.network);
         if let Some(attachment) = attachment
             && let Err(error) = self.networks().announce(id, &attachment).await
         {

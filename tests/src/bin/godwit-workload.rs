@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_tests::workload::{
-    append, churn, count, exit, family, files, hold, load, memory, redis, witness,
+    append, churn, count, echo, exit, family, files, hold, load, memory, redis, witness,
 };
 
 #[derive(Parser)]
@@ -35,6 +35,8 @@ enum What {
     Hold { kind: hold::Kind },
     /// Append numbers to a file in each of several directories
     Append(append::Options),
+    /// Send back what comes over TCP and UDP
+    Echo { port: u16 },
     /// Several processes under two users
     Family { part: Option<Part> },
     /// Write to many files and a large one, and say whether they are what they should be
@@ -62,6 +64,7 @@ fn main() -> Result<ExitCode> {
         What::Exit { code } => exit::run(code),
         What::Files(options) => files::run(&options),
         What::Append(options) => append::run(&options),
+        What::Echo { port } => echo::run(port),
         What::Hold { kind } => hold::run(kind),
         What::Memory(options) => memory::run(&options),
         What::Load(options) => load::run(&options),

@@ -4,6 +4,7 @@
 pub mod append;
 pub mod churn;
 pub mod count;
+pub mod echo;
 pub mod exit;
 pub mod family;
 pub mod files;

@@ -19,6 +19,7 @@ mod migration_ls;
 mod migration_recover;
 mod network_create;
 mod network_ls;
+mod port;
 mod ps;
 mod rm;
 mod run;
@@ -34,6 +35,7 @@ use crate::options::Options;
 pub enum Command {
     Run(run::Args),
     Ps(ps::Args),
+    Port(port::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
     Stop(stop::Args),
@@ -117,6 +119,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
     match options.command {
         Command::Run(args) => run::run(global, args).await,
         Command::Ps(args) => ps::run(global, args).await,
+        Command::Port(args) => port::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, args).await,
         Command::Stop(args) => stop::run(global, args).await,

@@ -4,7 +4,7 @@ use godwit_types::{
     ContainerId, ContainerSpec, Generation, HostName, InstanceState, Refusal, Status,
 };
 
-use super::{Applied, network, volume};
+use super::{Applied, network, ports, volume};
 use crate::{
     command::NewContainer,
     state::{Container, Desired, State},
@@ -33,6 +33,7 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
         });
     }
     volume::check_new(state, new)?;
+    ports::check_new(state, new)?;
     let attachment = match &new.network {
         Some(name) => Some(network::free_address(state, name)?),
         None => None,

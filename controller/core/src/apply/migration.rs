@@ -45,7 +45,7 @@ pub(super) fn start(
         return Err(Refusal::HostDraining { host: to.clone() });
     }
     settled(state, container_id)?;
-    volume::movable(state, container_id)?;
+    volume::movable(state, container_id, to)?;
     let container =
         state
             .containers

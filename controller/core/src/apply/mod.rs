@@ -5,11 +5,13 @@ mod drain;
 mod host;
 mod migration;
 mod network;
+mod ports;
 mod queue;
 mod recovery;
 mod volume;
 
 pub use container::is_news;
+pub(crate) use ports::taken;
 use godwit_types::Refusal;
 
 use crate::{command::Command, state::State};

@@ -13,6 +13,7 @@ use super::{Applied, container::settled};
 use crate::{
     command::NewContainer,
     state::State,
+    together,
     volume::{Volume, users},
 };
 
@@ -160,12 +161,13 @@ pub(super) fn removed(state: &mut State, name: &VolumeName, id: &VolumeId) -> Ap
     }
 }
 
-/// What keeps a container where it is.
-pub(super) fn movable(state: &State, id: &ContainerId) -> Result<(), Refusal> {
+/// What keeps a container where it is, or from where it is to go.
+pub(super) fn movable(state: &State, id: &ContainerId, to: &HostName) -> Result<(), Refusal> {
     let Some(container) = state.containers.get(id) else {
         return Ok(());
     };
-    match crate::together::other(state, container) {
+    let held = together::other(state, container);
+    match held.or_else(|| together::no_place(state, container, to)) {
         Some(refusal) => Err(refusal),
         None => Ok(()),
     }
