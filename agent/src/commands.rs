@@ -125,8 +125,8 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             ..
         } => {
             let carried = host.flows.has(container, migration);
-            let layer = host.flows.take_layer(container, migration);
-            runtime.freeze(container, migration, carried, layer).await
+            let moving = host.flows.take_layer(container, migration);
+            runtime.freeze(container, migration, carried, moving).await
         }
         .map(|steps| Outcome::Frozen { steps }),
         Verb::Transfer {
@@ -145,7 +145,7 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         } => {
             let arrived = host.doors.shut_complete(container, migration)?;
             runtime
-                .stage(container, arrived.memory, arrived.layer)
+                .stage(container, arrived.memory, arrived.layers)
                 .await
                 .map(|steps| Outcome::Staged { steps })
         }
@@ -170,7 +170,7 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             host.doors.close(container).await;
             let discarded = match generation {
                 // It may run: the container is elsewhere by a newer generation.
-                Some(_) => runtime.remove(container, true).await,
+                Some(_) => runtime.remove_with_volumes(container).await,
                 None => runtime.discard(container).await,
             };
             discarded.map(|()| Outcome::Done)
@@ -203,7 +203,9 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             host.throttled.forget(container);
             runtime.release(container).await.map(|()| released)
         }
-        Verb::SyncNetwork { .. } => return network(host, verb).await,
+        Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => {
+            return of_host(host, verb).await;
+        }
     };
     result.map_err(|error| failures::of_runtime(&error))
 }
@@ -215,11 +217,19 @@ fn checked(need: Need) -> Outcome {
     }
 }
 
-/// Does a network's command.
-pub async fn network(host: &Host, verb: &Verb) -> Answer {
-    let Verb::SyncNetwork { table } = verb else {
-        let text = format!("{} is not a network's command", verb.name());
-        return Err(CommandFailure::new(FailureKind::Internal, text));
+/// Does a network's command, or a volume's.
+pub async fn of_host(host: &Host, verb: &Verb) -> Answer {
+    let table = match verb {
+        Verb::SyncNetwork { table } => table,
+        Verb::RemoveVolume { volume } => {
+            let removed = host.runtime.remove_volume(volume).await;
+            let removed = removed.map(|()| Outcome::Done);
+            return removed.map_err(|error| failures::of_runtime(&error));
+        }
+        _ => {
+            let text = format!("{} is a container's command", verb.name());
+            return Err(CommandFailure::new(FailureKind::Internal, text));
+        }
     };
     let _one = host.networks.lock().await;
     match host.runtime.networks().apply(&host.name, table).await {

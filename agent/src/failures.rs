@@ -17,6 +17,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         RuntimeError::NoImage(_)
         | RuntimeError::NoRoom { .. }
         | RuntimeError::NoMemory { .. }
+        | RuntimeError::NoBindSource(_)
         | RuntimeError::NoCriu(_) => FailureKind::Unfit,
         RuntimeError::Unmovable(_) => FailureKind::Unmovable,
         RuntimeError::Io { .. }
@@ -28,6 +29,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         | RuntimeError::Memory(_)
         | RuntimeError::Rootfs(_)
         | RuntimeError::Diff(_)
+        | RuntimeError::Volume(_)
         | RuntimeError::Network(_)
         | RuntimeError::Cgroup(_)
         | RuntimeError::User(_) => FailureKind::Internal,

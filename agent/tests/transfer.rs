@@ -67,7 +67,7 @@ impl Sinks for Folder {
         Ok(self.clone())
     }
     /// As the runtime does, on `upper` beside what came.
-    async fn apply(&self, _: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
+    async fn apply(&self, _: &ContainerId, _: &str, base: Mark) -> Result<Mark, CommandFailure> {
         let failed = |error: &dyn std::fmt::Display| {
             CommandFailure::new(FailureKind::Internal, error.to_string())
         };

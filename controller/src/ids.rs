@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use godwit_core::State;
-use godwit_types::{ContainerId, ContainerName, MigrationId, OperationId};
+use godwit_types::{ContainerId, ContainerName, MigrationId, OperationId, VolumeId};
 
 const ADJECTIVES: [&str; 24] = [
     "brave", "brisk", "calm", "clever", "dapper", "eager", "fleet", "gentle", "golden", "hardy",
@@ -49,6 +49,10 @@ pub fn container_id() -> ContainerId {
 
 pub fn migration_id() -> MigrationId {
     MigrationId::from_bytes(random())
+}
+
+pub fn volume_id() -> VolumeId {
+    VolumeId::from_bytes(random())
 }
 
 /// For commands that no other leader repeats.

@@ -68,6 +68,7 @@ fn a_container_runs_stops_and_is_removed() {
         let remove = |force| RemoveRequest {
             container: "cache".to_owned(),
             force,
+            volumes: false,
         };
         let refused = control.remove_container(remove(false)).await.unwrap_err();
         assert!(matches!(refusal(refused), Refusal::StillRunning { .. }));
@@ -200,6 +201,7 @@ fn a_container_that_moves_is_left_alone() {
                 .remove_container(RemoveRequest {
                     container: "cache".to_owned(),
                     force: true,
+                    volumes: false,
                 })
                 .await
                 .unwrap_err(),

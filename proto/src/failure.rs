@@ -33,6 +33,7 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::UnknownHost { .. }
         | Refusal::UnknownNetwork { .. }
         | Refusal::UnknownMigration { .. }
+        | Refusal::UnknownVolume { .. }
         | Refusal::UnknownMember { .. } => Code::NotFound,
         Refusal::NameInUse { .. } | Refusal::NetworkInUse { .. } | Refusal::MemberInUse { .. } => {
             Code::AlreadyExists
@@ -42,7 +43,16 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::Invalid { .. } => Code::InvalidArgument,
         Refusal::NoFreeAddress { .. } | Refusal::NoRoom { .. } => Code::ResourceExhausted,
         Refusal::HostDown { .. } => Code::Unavailable,
-        Refusal::NoHostForImage { .. }
+        Refusal::VolumeInUse { .. }
+        | Refusal::PortInUse { .. }
+        | Refusal::NetworkElsewhere { .. }
+        | Refusal::NetworkShared { .. }
+        | Refusal::HostNetwork { .. }
+        | Refusal::NetworkUsed { .. }
+        | Refusal::VolumeElsewhere { .. }
+        | Refusal::VolumeGoing { .. }
+        | Refusal::VolumeShared { .. }
+        | Refusal::NoHostForImage { .. }
         | Refusal::ImageMissing { .. }
         | Refusal::HostDraining { .. }
         | Refusal::NoCriu { .. }

@@ -19,5 +19,6 @@ pub mod shim;
 mod sys;
 pub mod tmpfs;
 mod unmovable;
+pub mod volume;
 
-pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};
+pub use runtime::{Config, LAYER, LayerPart, Moving, Runtime, RuntimeError, VOLUME};

@@ -11,7 +11,9 @@ mod lifecycle;
 mod mapped;
 mod migrate_in;
 mod migrate_out;
+mod ports;
 mod state;
+mod volumes;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +25,7 @@ use std::{
 
 pub use error::RuntimeError;
 use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
-pub use layer::{LAYER, LayerPart};
+pub use layer::{LAYER, LayerPart, Moving, VOLUME};
 
 use crate::{
     cgroup,
@@ -32,6 +34,7 @@ use crate::{
     image, memory,
     network::{Hold, Networks},
     shim::Client,
+    volume::Volumes,
 };
 
 type Result<T, E = RuntimeError> = std::result::Result<T, E>;
@@ -70,6 +73,7 @@ struct Inner {
     reserve: Mutex<memory::Reserve>,
     images: image::Store,
     networks: Networks,
+    volumes: Volumes,
     facts: HostFacts,
     /// How writes are tracked, or why memory can't be carried.
     carried_by: std::result::Result<memory::Method, String>,
@@ -97,6 +101,7 @@ impl Runtime {
         }
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
+        let volumes = Volumes::new(&config.data);
         let mut facts = facts(&config).await?;
         let carried_by = match (&config.interpose, config.tracking.choose()) {
             (_, Err(problem)) => Err(problem),
@@ -122,6 +127,7 @@ impl Runtime {
                 config,
                 images,
                 networks,
+                volumes,
                 facts,
                 carried_by,
                 holds: Mutex::default(),

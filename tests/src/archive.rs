@@ -17,11 +17,28 @@ pub fn write(path: &Path, name: &str, program: &Path) -> Result<()> {
 
 /// An image of one layer, whatever is in that.
 pub fn of_layer(name: &str, layer: &[u8]) -> Result<Vec<u8>> {
+    let config = serde_json::json!({
+        "Env": ["PATH=/bin"], "Cmd": ["/bin/godwit-workload"], "WorkingDir": "/"});
+    configured(name, layer, &config)
+}
+
+/// Writes the image of [`write`] with more in its configuration.
+pub fn write_configured(
+    path: &Path,
+    name: &str,
+    program: &Path,
+    config: &serde_json::Value,
+) -> Result<()> {
+    let archive = configured(name, &layer(program)?, config)?;
+    fs::write(path, archive).with_context(|| path.display().to_string())
+}
+
+fn configured(name: &str, layer: &[u8], run: &serde_json::Value) -> Result<Vec<u8>> {
     let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(layer)));
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/godwit-workload"], "WorkingDir": "/"},
+        "config": run,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created_by": "godwit tests"}],
     }))?;

@@ -55,7 +55,8 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::CheckSource { .. }
         | Verb::CheckDestination { .. }
         | Verb::Sample { .. }
-        | Verb::SyncNetwork { .. } => None,
+        | Verb::SyncNetwork { .. }
+        | Verb::RemoveVolume { .. } => None,
     }
 }
 
@@ -210,10 +211,12 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } => Admission::Refuse(CommandFailure::new(
-            FailureKind::Internal,
-            "a network's command is not a container's",
-        )),
+        Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => {
+            Admission::Refuse(CommandFailure::new(
+                FailureKind::Internal,
+                "a network's or a volume's command is not a container's",
+            ))
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn submit(host: &Arc<Host>, command: AgentCommand) {
     let Some(container) = command.verb.container().cloned() else {
         let host = host.clone();
         tokio::spawn(async move {
-            let answer = commands::network(&host, &command.verb).await;
+            let answer = commands::of_host(&host, &command.verb).await;
             answer_now(&host, command.operation, answer).await;
         });
         return;

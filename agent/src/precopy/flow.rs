@@ -14,8 +14,8 @@ use godwit_proto::{
     tls::{Role, connected},
 };
 use godwit_runtime::{
+    Moving,
     memory::{self, Fingerprint, RoundStats, Session},
-    rootfs::diff::Ahead,
 };
 use godwit_types::{
     CommandFailure, ContainerId, FailureKind, Generation, HostName, MigrationId, MigrationMode,
@@ -136,7 +136,7 @@ impl Flow {
         sent
     }
 
-    /// A round of the writable layer; over when the destination has applied it. Answers its bytes.
+    /// A round of the writable layer and the volumes; over when the destination has applied it. Answers its bytes.
     pub async fn layer_round(
         &mut self,
         host: &Host,
@@ -148,8 +148,8 @@ impl Flow {
             .await
     }
 
-    /// What the destination has of the writable layer.
-    pub fn take_layer(&mut self) -> Option<Ahead> {
+    /// What the destination has of the writable layer and the volumes.
+    pub fn take_layer(&mut self) -> Vec<Moving> {
         self.layer.take()
     }
 

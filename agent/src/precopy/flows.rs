@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use godwit_runtime::rootfs::diff::Ahead;
+use godwit_runtime::Moving;
 use godwit_types::{ContainerId, MigrationId};
 
 use super::Flow;
@@ -27,10 +27,11 @@ impl Flows {
     }
 
     /// Once: a freeze that is tried again sends the whole layer.
-    pub fn take_layer(&self, container: &ContainerId, migration: &MigrationId) -> Option<Ahead> {
+    pub fn take_layer(&self, container: &ContainerId, migration: &MigrationId) -> Vec<Moving> {
         let mut waiting = self.waiting.lock().expect("no holder panics");
-        let flow = waiting.get_mut(container)?;
-        (flow.migration() == migration).then(|| flow.take_layer())?
+        let flow = waiting.get_mut(container);
+        let flow = flow.filter(|flow| flow.migration() == migration);
+        flow.map(Flow::take_layer).unwrap_or_default()
     }
 
     pub fn take(&self, container: &ContainerId, migration: &MigrationId) -> Option<Flow> {

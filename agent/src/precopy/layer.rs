@@ -1,7 +1,7 @@
-//! One container's writable layer on its way, in rounds beside those of its memory.
+//! One container's writable layer and its volumes on their way, in rounds beside those of its memory.
 
 use godwit_proto::failure::chain;
-use godwit_runtime::rootfs::diff::Ahead;
+use godwit_runtime::Moving;
 use godwit_types::{CommandFailure, HostName};
 use tonic::transport::Channel;
 use tracing::debug;
@@ -15,17 +15,17 @@ use crate::{
 /// See the module.
 pub struct Layer {
     passage: Passage,
-    /// What the destination has of it. None: nothing that could be used, all goes in the freeze.
-    ahead: Option<Ahead>,
+    /// What the destination has of each. One that is not among them goes in the freeze, whole.
+    moving: Vec<Moving>,
     bytes: u64,
 }
 
 impl Layer {
     pub fn new(host: &Host, passage: Passage) -> Self {
-        let ahead = host.runtime.layer(&passage.container);
+        let moving = host.runtime.moving(&passage.container);
         Self {
             passage,
-            ahead,
+            moving,
             bytes: 0,
         }
     }
@@ -39,35 +39,35 @@ impl Layer {
         channel: Channel,
         max_bandwidth: Option<u64>,
     ) -> Result<u64, CommandFailure> {
-        // Taken while it is under way: after an error nobody knows what the destination has.
-        let Some(ahead) = self.ahead.take() else {
-            return Ok(0);
-        };
         let container = &self.passage.container;
         let failed = |error| failures::of_runtime(&error);
-        let mut ahead = host.runtime.look(container, ahead).await.map_err(failed)?;
         let mut sent = 0;
-        loop {
-            let (next, part) = host
-                .runtime
-                .layer_part(container, ahead)
-                .await
-                .map_err(failed)?;
-            ahead = next;
-            let Some(part) = part else { break };
-            let pace = Pace::new(max_bandwidth);
-            let pushed =
-                source::push_layer(channel.clone(), &self.passage, part.file(), pace).await;
-            sent += pushed.map_err(|error| {
-                let text = format!(
-                    "writable layer can't be sent to host `{to}`: {}",
-                    chain(&error)
-                );
-                CommandFailure::new(error.kind(), text)
-            })?;
+        // Taken while they are under way: after an error nobody knows what the destination has.
+        for mut moving in std::mem::take(&mut self.moving) {
+            moving = host.runtime.look(container, moving).await.map_err(failed)?;
+            loop {
+                let (next, part) = host
+                    .runtime
+                    .layer_part(container, moving)
+                    .await
+                    .map_err(failed)?;
+                moving = next;
+                let Some(part) = part else { break };
+                let pace = Pace::new(max_bandwidth);
+                let pushed =
+                    source::push_layer(channel.clone(), &self.passage, part.file(), pace).await;
+                sent += pushed.map_err(|error| {
+                    let text = format!(
+                        "{} can't be sent to host `{to}`: {}",
+                        what(moving.name()),
+                        chain(&error)
+                    );
+                    CommandFailure::new(error.kind(), text)
+                })?;
+            }
+            self.moving.push(moving);
         }
         debug!(container = container.short(), bytes = sent, "layer round");
-        self.ahead = Some(ahead);
         self.bytes += sent;
         Ok(sent)
     }
@@ -77,7 +77,14 @@ impl Layer {
         self.bytes
     }
 
-    pub fn take(&mut self) -> Option<Ahead> {
-        self.ahead.take()
+    pub fn take(&mut self) -> Vec<Moving> {
+        std::mem::take(&mut self.moving)
+    }
+}
+
+fn what(name: &str) -> &str {
+    match name {
+        godwit_runtime::LAYER => "writable layer",
+        volume => volume,
     }
 }

@@ -5,7 +5,7 @@
 //! calls the older one off and waits until it has let go of the files.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -62,15 +62,15 @@ struct Door {
     /// Locked by the push that is inside.
     progress: Arc<AsyncMutex<Progress>>,
     memory: Arc<Arriving>,
-    /// What the parts of the writable layer came to that came ahead.
-    layer: Mutex<Mark>,
+    /// What the parts of the writable layer and of volumes came to that came ahead, by name.
+    layers: Mutex<BTreeMap<String, Mark>>,
 }
 
 /// What came before a restore, besides the files of the push.
 #[derive(Default)]
 pub struct Arrived {
     pub memory: Option<Store>,
-    pub layer: Mark,
+    pub layers: BTreeMap<String, Mark>,
 }
 
 /// A push that got in.
@@ -96,7 +96,7 @@ impl Doors {
             knocks: watch::Sender::new(0),
             progress: Arc::new(AsyncMutex::new(Progress::Empty)),
             memory: Arc::new(Arriving::new(memory)),
-            layer: Mutex::default(),
+            layers: Mutex::default(),
         };
         self.doors
             .lock()
@@ -193,14 +193,14 @@ impl Doors {
                 let taken = door.memory.take().map_err(|error| {
                     CommandFailure::new(FailureKind::WrongState, error.to_string())
                 })?;
-                let layer = *door.layer.lock().expect("no holder panics");
+                let layers = door.layers.lock().expect("no holder panics").clone();
                 match (carried, taken) {
                     (true, None) => refused("its memory did not come with it"),
-                    (true, memory) => Ok(Arrived { memory, layer }),
+                    (true, memory) => Ok(Arrived { memory, layers }),
                     // Sent ahead in vain: the push has everything.
                     (false, _) => Ok(Arrived {
                         memory: None,
-                        layer,
+                        layers,
                     }),
                 }
             }
@@ -222,14 +222,16 @@ impl Inside {
         self.knocks.clone()
     }
 
-    /// What the layer is, while it is brought to something else: if that fails, it is nothing.
-    pub fn take_layer(&self) -> Mark {
-        std::mem::take(&mut *self.door.layer.lock().expect("no holder panics"))
+    /// What a layer is, while it is brought to something else: if that fails, it is nothing.
+    pub fn take_layer(&self, name: &str) -> Mark {
+        let mut layers = self.door.layers.lock().expect("no holder panics");
+        layers.remove(name).unwrap_or_default()
     }
 
-    /// What the layer was brought to.
-    pub fn set_layer(&self, mark: Mark) {
-        *self.door.layer.lock().expect("no holder panics") = mark;
+    /// What a layer was brought to.
+    pub fn set_layer(&self, name: String, mark: Mark) {
+        let mut layers = self.door.layers.lock().expect("no holder panics");
+        layers.insert(name, mark);
     }
 
     pub fn complete(mut self) {

@@ -1,6 +1,11 @@
 //! The gRPC service `Transfer`: who may push, and what the pusher is told.
 
-use std::{fs::File, io, os::unix::net::UnixStream, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+};
 
 use godwit_proto::{
     authz,
@@ -11,7 +16,7 @@ use godwit_proto::{
         transfer_server::{Transfer, TransferServer},
     },
 };
-use godwit_runtime::{LAYER, checkpoint::Incoming, rootfs::diff::Mark};
+use godwit_runtime::{LAYER, VOLUME, checkpoint::Incoming, rootfs::diff::Mark};
 use godwit_types::{CommandFailure, ContainerId, FailureKind, HostName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,11 +34,12 @@ use crate::{failures, host::Host, ledger::Role, postcopy};
 pub trait Sinks: Send + Sync + 'static {
     type Sink: Sink;
     fn sink(&self, container: &ContainerId) -> Result<Self::Sink, CommandFailure>;
-    /// Brings the container's writable layer from `base` to what the part makes of it that a sink
-    /// took.
+    /// Brings the container's writable layer, or one of its volumes, from `base` to what the part
+    /// `name` makes of it that a sink took.
     fn apply(
         &self,
         container: &ContainerId,
+        name: &str,
         base: Mark,
     ) -> impl Future<Output = Result<Mark, CommandFailure>> + Send;
     /// Where memory goes that this caller still has to bring, after the container was resumed
@@ -154,13 +160,20 @@ impl<S: Sinks> Transfer for TransferService<S> {
         // In a task of its own, as above: half of a part is never applied.
         let received = tokio::spawn(async move {
             let called_off = inside.called_off();
-            let received = destination::receive(chunks, LayerSink(sink), called_off).await;
+            let (sink, taken) = LayerSink::new(sink);
+            let received = destination::receive(chunks, sink, called_off).await;
             let bytes = match received {
                 Ok(bytes) => bytes,
                 Err(error) => return Ok(Err(error)),
             };
-            let mark = sinks.apply(&container, inside.take_layer()).await?;
-            inside.set_layer(mark);
+            let name = taken.lock().expect("no holder panics").take();
+            let Some(name) = name else {
+                let text = "a part of a layer has one file";
+                return Err(CommandFailure::new(FailureKind::Peer, text));
+            };
+            let base = inside.take_layer(&name);
+            let mark = sinks.apply(&container, &name, base).await?;
+            inside.set_layer(name, mark);
             Ok::<_, CommandFailure>(Ok(bytes))
         })
         .await
@@ -257,8 +270,13 @@ impl Sinks for RuntimeSinks {
             free: runtime.disk_free(),
         })
     }
-    async fn apply(&self, container: &ContainerId, base: Mark) -> Result<Mark, CommandFailure> {
-        let applied = self.0.runtime.apply_layer(container, base).await;
+    async fn apply(
+        &self,
+        container: &ContainerId,
+        name: &str,
+        base: Mark,
+    ) -> Result<Mark, CommandFailure> {
+        let applied = self.0.runtime.apply_layer(container, name, base).await;
         applied.map_err(|error| failures::of_runtime(&error))
     }
     async fn late(&self, passage: &Passage, caller: &str) -> Result<Late, CommandFailure> {
@@ -309,23 +327,36 @@ impl Sinks for RuntimeSinks {
     }
 }
 
-/// Takes a part of a layer, and nothing else.
-struct LayerSink<S>(S);
+/// Takes one part of a layer or of a volume, and nothing else. Its name is noted.
+struct LayerSink<S> {
+    sink: S,
+    taken: Arc<Mutex<Option<String>>>,
+}
+
+impl<S> LayerSink<S> {
+    fn new(sink: S) -> (Self, Arc<Mutex<Option<String>>>) {
+        let taken = Arc::default();
+        let noted = Arc::clone(&taken);
+        (Self { sink, taken }, noted)
+    }
+}
 
 impl<S: Sink> Sink for LayerSink<S> {
     type File = S::File;
     fn create(&mut self, name: &str) -> io::Result<S::File> {
-        if name == LAYER {
-            self.0.create(name)
-        } else {
-            Err(io::ErrorKind::InvalidInput.into())
+        let mut taken = self.taken.lock().expect("no holder panics");
+        let is_part = name == LAYER || name.starts_with(VOLUME);
+        if !is_part || taken.is_some() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
+        *taken = Some(name.to_owned());
+        self.sink.create(name)
     }
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
+        self.sink.remove(name)
     }
     fn free(&self) -> u64 {
-        self.0.free()
+        self.sink.free()
     }
 }
 

@@ -135,6 +135,30 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         Refusal::MembersChanging { .. } => {
             "`godwit member ls` shows how far it is; try again then".into()
         }
+        Refusal::UnknownVolume { .. } => "`godwit volume ls` lists the volumes".into(),
+        Refusal::VolumeInUse { name, .. } => {
+            format!("`godwit rm {name}` removes that container; its named volumes stay")
+        }
+        Refusal::VolumeElsewhere { host, .. } => {
+            format!("run it with `--host {host}`, or without `--host`")
+        }
+        Refusal::VolumeGoing { .. } => "try again when `godwit volume ls` shows it no more".into(),
+        Refusal::VolumeShared { other, .. } => {
+            format!("remove `{other}` with `godwit rm {other}`, or leave both where they are")
+        }
+        Refusal::PortInUse { name, .. } => {
+            format!("publish another port, or stop that container with `godwit stop {name}`")
+        }
+        Refusal::NetworkElsewhere { host, .. } => {
+            format!("run it with `--host {host}`, or without `--host`")
+        }
+        Refusal::NetworkShared { other, .. } => {
+            format!("remove `{other}` with `godwit rm {other}`, or leave both where they are")
+        }
+        Refusal::HostNetwork { .. } => {
+            "run it on a network of the cluster, and publish its ports with `-p`".into()
+        }
+        Refusal::NetworkUsed { name, .. } => format!("`godwit rm {name}` removes that container"),
         Refusal::AlreadyThere { .. }
         | Refusal::CannotLead { .. }
         | Refusal::WrongPhase { .. }

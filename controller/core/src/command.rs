@@ -6,11 +6,11 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
     InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Options,
-    Phase, Priority, Round, Subnet,
+    Phase, Priority, Round, Subnet, VolumeId, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{roster::MemberChange, state::RecoveredBy};
+use crate::{roster::MemberChange, state::RecoveredBy, volume::Volume};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 // Not `command`: a new container has a field of that name.
@@ -50,6 +50,9 @@ pub enum Command {
     BeginRemove {
         container: ContainerId,
         force: bool,
+        /// Its anonymous volumes, too.
+        #[serde(default)]
+        volumes: bool,
     },
     /// Nothing of it is left on its host.
     Removed {
@@ -124,6 +127,16 @@ pub enum Command {
     /// Who governs the cluster.
     Members {
         change: MemberChange,
+    },
+    /// A volume of this name is as good.
+    CreateVolume(Box<Volume>),
+    BeginRemoveVolume {
+        volume: VolumeName,
+    },
+    /// Nothing of it is left on its host.
+    VolumeRemoved {
+        volume: VolumeName,
+        id: VolumeId,
     },
 }
 

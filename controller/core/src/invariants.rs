@@ -72,6 +72,7 @@ pub fn check(before: &State, now: &State) -> Result<(), String> {
             return Err(format!("migration {} moves nothing", migration.id));
         }
     }
+    crate::volume::check(now)?;
     within_limits(before, now)?;
     for (id, old) in &before.migrations {
         let new = now.migrations.get(id);

@@ -1,6 +1,6 @@
 //! What is not yet as it was asked for.
 
-use godwit_types::{ContainerId, MigrationId, Status};
+use godwit_types::{ContainerId, MigrationId, Status, VolumeName};
 
 use crate::state::{Desired, State};
 
@@ -13,6 +13,8 @@ pub enum Job {
     Migrate(MigrationId),
     /// Tell the destination of a recovered migration to discard, once it is in contact again.
     Clear(MigrationId),
+    /// Have its host remove the data of a volume.
+    RemoveVolume(VolumeName),
 }
 
 /// What this state wants done.
@@ -29,6 +31,9 @@ pub fn due(state: &State) -> Vec<Job> {
         {
             jobs.push(Job::Clear(migration.id.clone()));
         }
+    }
+    for volume in state.volumes.values().filter(|volume| volume.removing) {
+        jobs.push(Job::RemoveVolume(volume.name.clone()));
     }
     for container in state.containers.values() {
         let id = || container.id.clone();

@@ -19,7 +19,9 @@ mod roster;
 mod schedule;
 mod state;
 mod step;
+mod together;
 mod view;
+mod volume;
 
 pub use apply::{Applied, apply, is_news};
 pub use command::{Command, NewContainer, Record};
@@ -29,7 +31,7 @@ pub use invariants::check;
 pub use job::{Job, due};
 pub use news::news;
 pub use phase::{Act, Row, Side, TABLE, Undo, abortable, follows, next, row};
-pub use query::{find_container, find_migration, find_network, table};
+pub use query::{find_container, find_migration, find_network, find_volume, table};
 pub use queue::{next_to_start, place, queue};
 pub use roster::{Group, MAX_MEMBERS, MemberChange, Roster, Turn, majority};
 pub use schedule::{Candidate, choose};
@@ -38,7 +40,9 @@ pub use state::{
     Recovered, RecoveredBy, State, StateError,
 };
 pub use step::{Ask, Memory, Step, clearing, container_operation, next_step, operation};
+pub use together::{no_place, other as kept_with};
 pub use view::{
     container_view, container_views, drain_view, host_views, migration_view, network_view,
     stopped_only,
 };
+pub use volume::{Volume, users, volume_view};

@@ -2,7 +2,10 @@
 
 use godwit_types::{Endpoint, NetworkTable, Refusal};
 
-use crate::state::{Container, Migration, Network, State};
+use crate::{
+    state::{Container, Migration, Network, State},
+    volume::Volume,
+};
 
 /// By name, by id, or by the beginning of an id, in this order.
 pub fn find_container<'a>(state: &'a State, text: &str) -> Result<&'a Container, Refusal> {
@@ -49,6 +52,15 @@ pub fn find_network<'a>(state: &'a State, text: &str) -> Result<&'a Network, Ref
         .find(|network| network.spec.name.as_str() == text)
         .ok_or_else(|| Refusal::UnknownNetwork {
             network: text.to_owned(),
+        })
+}
+
+pub fn find_volume<'a>(state: &'a State, text: &str) -> Result<&'a Volume, Refusal> {
+    let mut volumes = state.volumes.values();
+    volumes
+        .find(|volume| volume.name.as_str() == text)
+        .ok_or_else(|| Refusal::UnknownVolume {
+            volume: text.to_owned(),
         })
 }
 

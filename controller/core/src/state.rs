@@ -17,11 +17,12 @@ use std::{
 use godwit_types::{
     ContainerId, ContainerName, ContainerSpec, FailureKind, Generation, HostName, MigrationId,
     MigrationLimits, MigrationOptions, MigrationTimes, NetworkName, NetworkSpec, Phase, Priority,
-    Round, Status,
+    Round, Status, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::roster::Roster;
+use crate::volume::Volume;
 
 /// The version this build writes and the highest it reads.
 pub const FORMAT: u32 = 3;
@@ -43,6 +44,8 @@ pub struct State {
     pub limits: MigrationLimits,
     #[serde(default, skip_serializing_if = "Roster::is_empty")]
     pub members: Roster,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, Volume>,
 }
 
 /// A machine with an agent, from the moment its agent was first heard.
@@ -114,6 +117,9 @@ pub struct Container {
     pub created_ms: u64,
     /// The one migration under way.
     pub migration: Option<MigrationId>,
+    /// Its anonymous volumes go with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removes_volumes: bool,
 }
 
 /// One move of one container.
@@ -233,6 +239,7 @@ impl Default for State {
             migrations: BTreeMap::new(),
             limits: MigrationLimits::default(),
             members: Roster::default(),
+            volumes: BTreeMap::new(),
         }
     }
 }

@@ -12,6 +12,7 @@ fn remove(number: u8, force: bool) -> Command {
     Command::BeginRemove {
         container: container(number),
         force,
+        volumes: false,
     }
 }
 

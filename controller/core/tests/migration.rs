@@ -180,6 +180,7 @@ fn what_must_not_start_is_refused() {
         Command::BeginRemove {
             container: id.clone(),
             force: true,
+            volumes: false,
         },
         Command::Removed { container: id },
     ] {

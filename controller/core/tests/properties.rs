@@ -31,7 +31,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         1 => c.clone().prop_map(|c| Command::BeginStop { container: container(c), grace_ms: 5 }),
         1 => c.clone().prop_map(|c| Command::CancelStop { container: container(c) }),
         1 => (c.clone(), any::<bool>())
-            .prop_map(|(c, force)| Command::BeginRemove { container: container(c), force }),
+            .prop_map(|(c, force)| Command::BeginRemove { container: container(c), force, volumes: force }),
         1 => c.clone().prop_map(|c| Command::Removed { container: container(c) }),
         1 => c.clone().prop_map(|c| Command::MarkFailed {
             container: container(c),

@@ -92,6 +92,7 @@ fn a_destination_that_was_not_reached_is_told_once_it_is() {
     let removal = Command::BeginRemove {
         container: container(1),
         force: true,
+        volumes: false,
     };
     let removed = Command::Removed {
         container: container(1),

@@ -302,6 +302,7 @@ fn command(
             Command::BeginRemove {
                 container: id.clone(),
                 force: *force,
+                volumes: false,
             }
         }
         Wish::List => return Ok(None),

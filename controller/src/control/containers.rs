@@ -11,7 +11,7 @@ use godwit_proto::{
 use godwit_types::{ContainerId, HostName, Refusal, Status as ContainerStatus};
 use tonic::Status;
 
-use super::{job_status, read, status_of};
+use super::{job_status, read, status_of, volumes::gone_with};
 use crate::{
     leader::{Job, JobError, Leader},
     raft::ProposeError,
@@ -80,13 +80,19 @@ pub async fn remove(leader: &Arc<Leader>, request: RemoveRequest) -> Result<Empt
     let container = find_container(&state, &request.container).map_err(failure::refused)?;
     let id = container.id.clone();
     require_up(leader, &container.host)?;
+    let volumes = container.volumes().filter(|volume| volume.anonymous);
+    let volumes = volumes.map(|volume| volume.name.clone()).collect();
     let done = leader.jobs.wait(Job::Remove(id.clone()));
     let command = Command::BeginRemove {
-        container: id,
+        container: id.clone(),
         force: request.force,
+        volumes: request.volumes,
     };
     leader.raft.propose(&command).await.map_err(status_of)?;
     let result = done.await.unwrap_or(Err(JobError::Lost));
     result.map_err(job_status)?;
+    if request.volumes {
+        gone_with(leader, &id, volumes).await;
+    }
     Ok(Empty {})
 }

@@ -9,8 +9,11 @@ mod lists;
 mod logs;
 mod members;
 mod migrations;
+mod ports;
 mod preflight;
 mod run;
+mod storage;
+mod volumes;
 
 use std::{error::Error as _, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,10 +21,10 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        AddMemberRequest, ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest,
-        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, MemberRequest, MigrateRequest,
-        MigrationRequest, RemoveMembersRequest, RemoveRequest, RunRequest, SetLimitsRequest,
-        StopRequest,
+        AddMemberRequest, ContainerRequest, CreateNetworkRequest, CreateVolumeRequest,
+        DrainRequest, HostRequest, LoadImageChunk, LoadImageReply, LogChunk, LogsRequest,
+        MemberRequest, MigrateRequest, MigrationRequest, PruneVolumesRequest, RemoveMembersRequest,
+        RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -382,6 +385,48 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, transfer_leader, again: true, |leader, message| {
             members::transfer(leader, message)
+        })
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, create_volume, again: false, |leader, message| {
+            volumes::create(leader, message)
+        })
+    }
+
+    async fn list_volumes(&self, request: Request<Empty>) -> Result<Response<Documents>, Status> {
+        unary!(self, request, list_volumes, again: true, |leader, _message| {
+            volumes::list(leader)
+        })
+    }
+
+    async fn inspect_volume(
+        &self,
+        request: Request<VolumeRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, inspect_volume, again: true, |leader, message| {
+            volumes::inspect(leader, message)
+        })
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<VolumeRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        unary!(self, request, remove_volume, again: false, |leader, message| {
+            volumes::remove(leader, message)
+        })
+    }
+
+    async fn prune_volumes(
+        &self,
+        request: Request<PruneVolumesRequest>,
+    ) -> Result<Response<Documents>, Status> {
+        unary!(self, request, prune_volumes, again: false, |leader, message| {
+            volumes::prune(leader, message)
         })
     }
 }

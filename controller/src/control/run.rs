@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use godwit_core::{Candidate, Command, DEFAULT_NETWORK, NewContainer, State, choose};
+use godwit_core::{Candidate, Command, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, NetworkName,
-    Options, Refusal,
+    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, Options,
+    Refusal,
 };
 use tonic::Status;
 
-use super::{containers::view_of, invalid, job_status, read, status_of};
+use super::{containers::view_of, invalid, job_status, ports, read, status_of, storage};
 use crate::{
     ids,
     leader::{Job, JobError, Leader},
@@ -26,19 +26,23 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         "" => ids::container_name(&state),
         text => ContainerName::new(text).map_err(|reason| invalid(text, reason))?,
     };
-    let network = match request.network.as_str() {
-        "none" => None,
-        "" => Some(DEFAULT_NETWORK),
-        text => Some(text),
-    };
-    let network = network
-        .map(|text| NetworkName::new(text).map_err(|reason| invalid(text, reason)))
-        .transpose()?;
+    let (network, mode) = ports::network(&state, &request.network).map_err(failure::refused)?;
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
-    let (host, image_id) =
-        place(leader, &state, &request.host, &image).map_err(failure::refused)?;
+    let mut options = read_options(request.options)?;
+    let (volumes, exposed) = of_image(leader, &image);
+    options.storage =
+        storage::complete(&state, options.storage, &volumes).map_err(failure::refused)?;
+    options.ports = ports::complete(&state, options.ports, mode, network.is_some(), &exposed)
+        .map_err(failure::refused)?;
+    let bound =
+        storage::host(&state, &options.storage).or_else(|| ports::host(&state, &options.ports));
+    let wanted = match (request.host.as_str(), bound) {
+        ("", Some(host)) => host.to_string(),
+        (wanted, _) => wanted.to_owned(),
+    };
+    let (host, image_id) = place(leader, &state, &wanted, &image).map_err(failure::refused)?;
     let id = ids::container_id();
     let new = NewContainer {
         id: id.clone(),
@@ -53,7 +57,7 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
             pids: (request.pids != 0).then_some(request.pids),
         },
         hostname: String::new(),
-        options: read_options(request.options)?,
+        options,
         network,
         host,
         created_ms: ids::now_ms(),
@@ -73,6 +77,16 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
 fn read_options(document: Option<Document>) -> Result<Options, Status> {
     let options = document.map(|document| document::read(&document));
     Ok(options.transpose()?.unwrap_or_default())
+}
+
+/// Where the image wants volumes and what it serves; by whatever host, since it is the same on all
+/// of them.
+fn of_image(leader: &Leader, image: &ImageName) -> (Vec<String>, Vec<String>) {
+    let reports = leader.sessions.reports();
+    let mut images = reports.values().flat_map(|(_, report)| &report.images);
+    let found = images.find(|summary| summary.names.contains(image));
+    let found = found.map(|summary| (summary.volumes.clone(), summary.exposed.clone()));
+    found.unwrap_or_default()
 }
 
 /// The image by this name in one host's store.

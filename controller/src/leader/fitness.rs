@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use godwit_core::{Container, State};
+use godwit_core::{Container, State, kept_with, no_place};
 use godwit_types::{AgentReport, HostName, Refusal, Status, missing_cpu_flags};
 
 /// Every reason against a move, the gravest first. `reports`: what each host said last, and whether
@@ -30,6 +30,8 @@ pub fn against(
             host: to.clone(),
         });
     }
+    against.extend(kept_with(state, container));
+    against.extend(no_place(state, container, to));
     if state.is_draining(to) {
         against.push(Refusal::HostDraining { host: to.clone() });
     }

@@ -24,6 +24,7 @@ mod progress;
 mod reconcile;
 mod recovery;
 pub mod sessions;
+mod volume;
 mod waits;
 
 use std::{

@@ -11,7 +11,7 @@ use godwit_core::due;
 use godwit_types::{CommandFailure, HostName};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Leader, container, migration, recovery};
+use super::{Leader, container, migration, recovery, volume};
 
 /// A job that ended without a change of the state is not begun again at once.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -94,6 +94,7 @@ async fn work(leader: Arc<Leader>, job: Job) {
         Job::Remove(id) => container::remove(&leader, id).await,
         Job::Migrate(id) => migration::drive(&leader, id).await,
         Job::Clear(id) => recovery::clear(&leader, id).await,
+        Job::RemoveVolume(name) => volume::remove(&leader, name).await,
     }
     if due(&leader.state()).contains(&job) {
         tokio::time::sleep(PAUSE).await;

@@ -275,6 +275,8 @@ impl Agent {
                 names: vec!["redis".parse().unwrap()],
                 size: ByteSize(1),
                 created: 0,
+                volumes: vec![],
+                exposed: vec![],
             }],
         }
     }
@@ -387,6 +389,7 @@ impl Inner {
                 }
                 Outcome::Done
             }
+            Verb::RemoveVolume { .. } => Outcome::Done,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
     HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
-    OperationId, Progress, Round,
+    OperationId, Progress, Round, VolumeId,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -161,6 +161,8 @@ pub enum Verb {
 
     /// Have exactly this table for this network. → `Done`
     SyncNetwork { table: NetworkTable },
+    /// Remove the data of a volume that no container uses any more. → `Done`
+    RemoveVolume { volume: VolumeId },
 }
 
 impl Verb {
@@ -182,7 +184,7 @@ impl Verb {
             | Self::Discard { container, .. }
             | Self::Thaw { container, .. }
             | Self::Release { container, .. } => Some(container),
-            Self::SyncNetwork { .. } => None,
+            Self::SyncNetwork { .. } | Self::RemoveVolume { .. } => None,
         }
     }
 
@@ -203,7 +205,9 @@ impl Verb {
             | Self::Thaw { generation, .. }
             | Self::Release { generation, .. } => Some(*generation),
             Self::Discard { generation, .. } => *generation,
-            Self::CheckDestination { .. } | Self::SyncNetwork { .. } => None,
+            Self::CheckDestination { .. }
+            | Self::SyncNetwork { .. }
+            | Self::RemoveVolume { .. } => None,
         }
     }
 
@@ -225,6 +229,7 @@ impl Verb {
             Self::Thaw { .. } => "thaw",
             Self::Release { .. } => "release",
             Self::SyncNetwork { .. } => "sync-network",
+            Self::RemoveVolume { .. } => "remove-volume",
         }
     }
 }

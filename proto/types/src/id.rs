@@ -119,6 +119,14 @@ name!(
     /// What people call a network.
     NetworkName, "network name");
 
+checked_string!(
+    /// What people call a volume; sixty-four digits for one that nobody named.
+    VolumeName, "volume name", |value| is_name(&value) || is_hex(&value, 64),
+    IdError::Name { what: "volume name", value: shown(&value) });
+
+hex_id!(
+    /// A volume, whatever it is called: a name that was free again means another one.
+    VolumeId, "volume id", 32);
 hex_id!(
     /// A container: the logical thing that a user asked for, wherever it runs.
     ContainerId, "container id", 64);

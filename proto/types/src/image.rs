@@ -95,6 +95,10 @@ pub struct ImageConfig {
     /// A name such as `SIGQUIT`, or a number. Empty: SIGTERM.
     pub stop_signal: String,
     pub labels: BTreeMap<String, String>,
+    /// Where the image wants a volume, as it says it.
+    pub volumes: Vec<String>,
+    /// Ports that the image serves, as in `80/tcp`.
+    pub exposed: Vec<String>,
 }
 
 /// One image in one host's store.
@@ -107,6 +111,11 @@ pub struct ImageSummary {
     pub size: ByteSize,
     /// Seconds since 1970, from the image's configuration. 0: not said.
     pub created: i64,
+    /// As in [`ImageConfig`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<String>,
 }
 
 #[cfg(test)]

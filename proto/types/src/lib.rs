@@ -23,6 +23,7 @@ mod refusal;
 mod spec;
 mod units;
 mod view;
+mod volume;
 
 pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
@@ -33,7 +34,7 @@ pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
 pub use id::{
     ContainerId, ContainerName, HostName, IdError, MemberName, MigrationId, NetworkName,
-    OperationId,
+    OperationId, VolumeId, VolumeName,
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
@@ -41,7 +42,9 @@ pub use member::{MemberRecord, MemberRole, Membership};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    ExtraHost, HOST_GATEWAY, MAX_MOUNTS, Mount, MountSource, NetworkMode, Options, PolicyOptions,
+    PortOptions, ProcessOptions, Protocol, Published, StorageOptions, TerminalOptions, VolumeMount,
+    VolumesFrom, plain_path,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
@@ -54,3 +57,4 @@ pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
 };
+pub use volume::VolumeView;

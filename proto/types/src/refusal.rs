@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ContainerName, Generation, HostName, MemberName, MigrationId, NetworkName, Phase, Subnet,
+    VolumeName,
 };
 
 /// A request that was understood and refused. Nothing was changed.
@@ -86,6 +87,57 @@ pub enum Refusal {
         given: Generation,
         current: Generation,
     },
+    #[error("no volume `{volume}`")]
+    UnknownVolume { volume: String },
+    #[error("volume `{volume}` is used by container `{name}`")]
+    VolumeInUse {
+        volume: VolumeName,
+        name: ContainerName,
+    },
+    #[error("volume `{volume}` is on host `{host}`, and the container is to be on `{wanted}`")]
+    VolumeElsewhere {
+        volume: VolumeName,
+        host: HostName,
+        wanted: HostName,
+    },
+    #[error("volume `{volume}` is being removed")]
+    VolumeGoing { volume: VolumeName },
+    #[error(
+        "container `{name}` can't move: it shares volume `{volume}` with container `{other}`, and a volume is on one host"
+    )]
+    VolumeShared {
+        name: ContainerName,
+        volume: VolumeName,
+        other: ContainerName,
+    },
+    #[error("port {port} of host `{host}` is in use by container `{name}`")]
+    PortInUse {
+        port: String,
+        host: HostName,
+        name: ContainerName,
+    },
+    #[error(
+        "container `{name}` is on host `{host}`, and who shares its network can't be on `{wanted}`"
+    )]
+    NetworkElsewhere {
+        name: ContainerName,
+        host: HostName,
+        wanted: HostName,
+    },
+    #[error("container `{name}` can't move: it shares its network with container `{other}`")]
+    NetworkShared {
+        name: ContainerName,
+        other: ContainerName,
+    },
+    #[error(
+        "container `{name}` can't move: it has the network of host `{host}`, whose addresses stay there"
+    )]
+    HostNetwork { name: ContainerName, host: HostName },
+    #[error("network `{network}` is used by container `{name}`")]
+    NetworkUsed {
+        network: NetworkName,
+        name: ContainerName,
+    },
     #[error("`{what}` is not valid: {problem}")]
     Invalid { what: String, problem: String },
     // Members.
@@ -133,6 +185,7 @@ impl Refusal {
                 | Self::UnknownNetwork { .. }
                 | Self::UnknownMigration { .. }
                 | Self::UnknownMember { .. }
+                | Self::UnknownVolume { .. }
         )
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use godwit_types::{ContainerId, ContainerSpec, ImageConfig};
+use godwit_types::{ContainerId, ContainerSpec, ImageConfig, NetworkMode};
 use serde_json::{Value, json};
 
-use super::User;
-use crate::{cgroup, criu::Bind};
+use super::{User, etc, oci_mounts};
+use crate::{cgroup, criu::Bind, volume::Volumes};
 
 /// Docker's default set.
 const CAPABILITIES: [&str; 14] = [
@@ -64,6 +64,7 @@ pub struct Bundle<'a> {
     pub etc: &'a Path,
     /// Below the hierarchies' roots.
     pub cgroup: &'a str,
+    pub volumes: &'a Volumes,
 }
 
 impl Bundle<'_> {
@@ -122,22 +123,13 @@ impl Bundle<'_> {
 
     /// The files for [`binds`], by name.
     pub fn etc_files(&self) -> Vec<(&'static str, String)> {
-        let mut hosts = String::from("127.0.0.1\tlocalhost\n");
-        if let Some(network) = &self.spec.network {
-            hosts.push_str(&format!(
-                "{}\t{} {}\n",
-                network.address,
-                self.hostname(),
-                self.spec.name
-            ));
-        }
+        let host = etc::HostFiles::read();
         ETC.iter()
             .map(|name| {
                 let text = match *name {
-                    "hosts" => hosts.clone(),
+                    "hosts" => etc::hosts(self.spec, self.hostname(), &host),
                     "hostname" => format!("{}\n", self.hostname()),
-                    // No resolver yet: a nameserver that nobody serves would only cost time.
-                    _ => String::new(),
+                    _ => etc::resolv(self.spec, &host),
                 };
                 (*name, text)
             })
@@ -160,10 +152,20 @@ impl Bundle<'_> {
             json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                    "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
         ];
+        let storage = &self.spec.options.storage;
         for bind in binds(self.etc) {
+            // The user's own takes its place.
+            if storage
+                .mounts
+                .iter()
+                .any(|m| m.destination == bind.destination)
+            {
+                continue;
+            }
             mounts.push(json!({"destination": bind.destination, "type": "bind",
                 "source": bind.source, "options": ["bind", "rprivate"]}));
         }
+        mounts.extend(oci_mounts(self.spec, self.volumes));
         json!({
             "ociVersion": "1.0.2",
             "hostname": self.hostname(),
@@ -180,16 +182,26 @@ impl Bundle<'_> {
                 "noNewPrivileges": false,
             },
             "linux": {
-                "namespaces": [
-                    {"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"},
-                    {"type": "network", "path": self.netns},
-                ],
+                "namespaces": self.namespaces(),
                 "cgroupsPath": format!("/{}", self.cgroup),
                 "resources": cgroup::resources(&self.spec.limits),
                 "maskedPaths": MASKED_FILES,
                 "readonlyPaths": READ_ONLY,
             },
         })
+    }
+
+    fn namespaces(&self) -> Value {
+        let mut namespaces = vec![
+            json!({"type": "pid"}),
+            json!({"type": "mount"}),
+            json!({"type": "ipc"}),
+            json!({"type": "uts"}),
+        ];
+        if self.spec.options.ports.mode != NetworkMode::Host {
+            namespaces.push(json!({"type": "network", "path": self.netns}));
+        }
+        json!(namespaces)
     }
 
     /// A user other than root has none but what its files give it, as with Docker.
@@ -234,6 +246,7 @@ mod tests {
             netns: Path::new("/n"),
             etc: Path::new("/e"),
             cgroup: "godwit/x",
+            volumes: &Volumes::new(Path::new("/d")),
         });
     }
 

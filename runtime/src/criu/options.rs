@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | network namespace | external, `extRootNetNS` | the prepared one, by descriptor |
 //! | stdout, stderr | half-open pipes, listed in `descriptors.json` | new pipes, by key `pipe:[inode]` |
-//! | bind mounts | keyed by their destination | keyed by their destination |
+//! | bind mounts, volumes | keyed by their destination | keyed by their destination |
 //! | masked files | `/dev/null` | `/dev/null` |
 //! | cgroups | not dumped | criu runs in the container's group |
 
@@ -15,6 +15,7 @@ use protobuf::EnumOrUnknown;
 use rust_criu::rust_criu_protobuf::rpc::{
     Criu_cg_mode, Criu_network_lock_method, Criu_opts, Ext_mount_map, Inherit_fd,
 };
+use serde::{Deserialize, Serialize};
 
 const NETNS_KEY: &str = "extRootNetNS";
 /// Errors and warnings: more costs time inside the freeze.
@@ -30,6 +31,8 @@ pub struct DumpOptions {
     /// Inode of the network namespace.
     pub netns_inode: u64,
     pub mounts: Vec<Bind>,
+    /// Binds that the user asked for: where each is mounted, and what the image calls it.
+    pub places: Vec<(String, String)>,
     /// Destinations over which `/dev/null` is bound.
     pub masked: Vec<String>,
 }
@@ -48,7 +51,7 @@ pub struct RestoreOptions {
 }
 
 /// A file of the host bound into the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     pub destination: String,
     pub source: String,
@@ -60,6 +63,9 @@ impl DumpOptions {
         opts.set_pid(self.pid);
         opts.external
             .push(format!("net[{}]:{NETNS_KEY}", self.netns_inode));
+        for (at, name) in &self.places {
+            opts.ext_mnt.push(map(at, name));
+        }
         for bind in &self.mounts {
             opts.ext_mnt.push(map(&bind.destination, &bind.destination));
         }

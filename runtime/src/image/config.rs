@@ -96,6 +96,11 @@ struct Run {
     stop_signal: String,
     #[serde(default, deserialize_with = "nullable")]
     labels: BTreeMap<String, String>,
+    /// Sets, as Go writes them.
+    #[serde(default, deserialize_with = "nullable")]
+    volumes: BTreeMap<String, serde_json::Value>,
+    #[serde(default, deserialize_with = "nullable")]
+    exposed_ports: BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +136,8 @@ impl Config {
                 user: run.user,
                 stop_signal: run.stop_signal,
                 labels: run.labels,
+                volumes: run.volumes.into_keys().collect(),
+                exposed: run.exposed_ports.into_keys().collect(),
             },
             created: created.map_or(0, OffsetDateTime::unix_timestamp),
             diff_ids,

@@ -134,6 +134,8 @@ impl Store {
             names: names.of(id),
             size: ByteSize(size),
             created: config.created,
+            volumes: config.run.volumes,
+            exposed: config.run.exposed,
         })
     }
 

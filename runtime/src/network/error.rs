@@ -33,8 +33,14 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
-    #[error("`nft` refused the rules of network {vni}: {said}; is nftables installed?")]
-    Nft { vni: u32, said: String },
+    #[error("`nft` refused the rules of table `{what}`: {said}; is nftables installed?")]
+    Rules { what: String, said: String },
+    #[error("port {0} is in use on this host")]
+    PortInUse(String),
+    #[error("{0} is no address of this host: nothing can be published on it")]
+    NoSuchAddress(std::net::Ipv4Addr),
+    #[error("container {0}, whose network is shared, is not on this host")]
+    NoNamespace(String),
 }
 
 pub(super) type Result<T, E = NetworkError> = std::result::Result<T, E>;

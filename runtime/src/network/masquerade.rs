@@ -1,19 +1,16 @@
-//! The way out: packets from a network to anywhere else carry the host's address.
-
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+//! The way out: packets from a network to anywhere else carry the host's address. What comes in
+//! for the host's loopback is dropped, since published ports open the way there.
 
 use godwit_types::NetworkSpec;
 
-use super::error::{NetworkError, Result};
+use super::{device::bridge_name, error::Result, nft};
 
 /// Puts the rules in place, whatever was there.
 pub fn ensure(network: &NetworkSpec) -> Result<()> {
     let (table, subnet) = (table(network.vni), network.subnet);
-    nft(
-        network.vni,
+    let bridge = bridge_name(network.vni);
+    nft::apply(
+        &table,
         &format!(
             "add table ip {table}\n\
              flush table ip {table}\n\
@@ -21,6 +18,10 @@ pub fn ensure(network: &NetworkSpec) -> Result<()> {
                chain postrouting {{\n\
                  type nat hook postrouting priority srcnat;\n\
                  ip saddr {subnet} ip daddr != {subnet} masquerade\n\
+               }}\n\
+               chain prerouting {{\n\
+                 type filter hook prerouting priority raw;\n\
+                 iifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\
                }}\n\
              }}\n"
         ),
@@ -30,37 +31,12 @@ pub fn ensure(network: &NetworkSpec) -> Result<()> {
 /// Removes them, if they are there.
 pub fn remove(vni: u32) -> Result<()> {
     let table = table(vni);
-    nft(
-        vni,
+    nft::apply(
+        &table,
         &format!("add table ip {table}\ndelete table ip {table}\n"),
     )
 }
 
 fn table(vni: u32) -> String {
     format!("godwit-{vni}")
-}
-
-fn nft(vni: u32, rules: &str) -> Result<()> {
-    let refused = |said: String| NetworkError::Nft { vni, said };
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| refused(error.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // An error: it has ended, and its exit code says why.
-        let _ = stdin.write_all(rules.as_bytes());
-    }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| refused(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(refused(
-        said.lines().next().unwrap_or("no reason given").to_owned(),
-    ))
 }

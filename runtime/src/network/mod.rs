@@ -20,6 +20,8 @@ mod hold;
 mod masquerade;
 mod namespace;
 mod networks;
+mod nft;
+mod ports;
 mod table;
 mod veth;
 

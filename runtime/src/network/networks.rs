@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use godwit_types::{ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable};
+use godwit_types::{
+    ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable, Published,
+};
 use rtnetlink::{Handle, new_connection};
 use tokio::{
     sync::Mutex,
@@ -20,6 +22,7 @@ use super::{
     error::{NetworkError, Result},
     hold::Hold,
     masquerade, namespace,
+    ports::{self, Ports},
     table::{Entries, difference, remote},
     veth,
 };
@@ -38,6 +41,7 @@ pub struct Networks {
     /// The underlay's link and its MTU.
     underlay: (u32, u32),
     namespaces: PathBuf,
+    ports: Ports,
     /// By VNI. Also the lock under which a network's devices change.
     tables: Mutex<BTreeMap<u32, Known>>,
 }
@@ -77,6 +81,7 @@ impl Networks {
             address: underlay,
             underlay: found,
             namespaces: run.join("netns"),
+            ports: Ports::default(),
             tables: Mutex::default(),
         })
     }
@@ -182,6 +187,54 @@ impl Networks {
             namespace::create(&netns)?;
         }
         Ok(netns)
+    }
+
+    /// The namespace of a container that another one joins.
+    pub fn namespace_of(&self, id: &ContainerId) -> Result<PathBuf> {
+        let netns = self.netns(id);
+        if namespace::exists(&netns) {
+            Ok(netns)
+        } else {
+            Err(NetworkError::NoNamespace(id.short().to_owned()))
+        }
+    }
+
+    /// Keeps ports of this host for a container, or says which is taken.
+    pub fn reserve(&self, id: &ContainerId, ports: &[Published]) -> Result<()> {
+        self.ports.reserve(id, ports)
+    }
+
+    /// Whether they could be reserved.
+    pub fn check_ports(&self, ports: &[Published]) -> Result<()> {
+        ports::check(ports)
+    }
+
+    /// From now on its ports of this host lead to the container.
+    pub async fn publish(
+        &self,
+        id: &ContainerId,
+        attachment: &NetworkAttachment,
+        published: &[Published],
+    ) -> Result<()> {
+        let (id, attachment, published) = (id.clone(), attachment.clone(), published.to_vec());
+        let work = move || ports::publish(&id, &attachment, &published);
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Who keeps ports.
+    pub fn holders_of_ports(&self) -> Vec<ContainerId> {
+        self.ports.holders()
+    }
+
+    /// Its ports lead nowhere, and are free for others. None there is fine.
+    pub async fn unpublish(&self, id: &ContainerId) -> Result<()> {
+        self.ports.give_up(id);
+        let id = id.clone();
+        tokio::task::spawn_blocking(move || ports::unpublish(&id))
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     pub async fn gate(&self, id: &ContainerId, gate: Gate) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::{
     network::NetworkError,
     rootfs::{DiffError, RootfsError},
     shim::ShimError,
+    volume::VolumeError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,8 @@ pub enum RuntimeError {
         command: String,
         reason: &'static str,
     },
+    #[error("bind source `{0}` does not exist on this host")]
+    NoBindSource(String),
     #[error("this host can't checkpoint or restore: {0}")]
     NoCriu(String),
     #[error("container {0} was frozen by another agent, which had the way of its memory")]
@@ -73,6 +76,8 @@ pub enum RuntimeError {
     Rootfs(#[from] RootfsError),
     #[error("writable layer can't be carried")]
     Diff(#[from] DiffError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]

@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState};
+use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState, NetworkMode};
 use tokio::{process::Command, time::timeout};
 
-use super::{Result, Runtime, RuntimeError, blocking, state::word};
+use super::{Result, Runtime, RuntimeError, blocking, state::word, volumes};
 use crate::{
     cgroup::Group,
     container::{
-        Bundle, CommandError, InstancePaths, remove_images, remove_tree, resolve_command,
-        resolve_user, write_atomic,
+        Bundle, CommandError, InstancePaths, host_mounts, remove_images, remove_tree,
+        resolve_command, resolve_user, write_atomic,
     },
     network::{Gate, link_name},
     rootfs::Rootfs,
@@ -55,15 +55,20 @@ impl Runtime {
 
     async fn make_and_start(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<i32> {
         let image = self.image_of(spec)?;
+        self.check_binds(spec)?;
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
+        self.reserve_ports(id, spec).await?;
         let netns = self.attach(id, spec, Gate::Open).await?;
+        self.publish(id, spec).await?;
         let rootfs = Rootfs::new(&paths.rootfs());
         let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone()));
         let (id_, spec_, cgroup) = (id.clone(), spec.clone(), self.cgroup(id));
+        let volumes = self.inner.volumes.clone();
         blocking(move || {
             rootfs.mount(&image.layers)?;
             let root = rootfs.merged();
+            volumes::make(&spec_, &root, &volumes)?;
             let user = resolve_user(&root, &image.config.user)?;
             let bundle = Bundle {
                 id: &id_,
@@ -74,6 +79,7 @@ impl Runtime {
                 netns: &netns,
                 etc: &shim.etc(),
                 cgroup: &cgroup,
+                volumes: &volumes,
             };
             let arguments = bundle.arguments();
             let command = arguments.first().map_or("", String::as_str);
@@ -129,6 +135,13 @@ impl Runtime {
         gate: Gate,
     ) -> Result<PathBuf> {
         let networks = self.networks();
+        match &spec.options.ports.mode {
+            NetworkMode::Own => {}
+            NetworkMode::Host => return Ok(PathBuf::from("/proc/self/ns/net")),
+            NetworkMode::Container { container, .. } => {
+                return Ok(networks.namespace_of(container)?);
+            }
+        }
         Ok(match &spec.network {
             Some(attachment) => {
                 networks.ensure(&attachment.network).await?;
@@ -155,6 +168,7 @@ impl Runtime {
             gate: spec.network.as_ref().map(|_| link_name(id)),
             criu: self.program(),
             limits: spec.limits,
+            mounts: host_mounts(spec, &self.inner.volumes),
         }
     }
 
@@ -252,6 +266,7 @@ impl Runtime {
     pub(super) async fn clear(&self, id: &ContainerId) -> Result<()> {
         let paths = self.paths(id);
         drop(self.holds().remove(id));
+        let unpublished = self.unpublish(id).await;
         let network = self.networks().detach(id).await.map_err(RuntimeError::from);
         let cgroup = self.cgroup(id);
         let disk = blocking(move || {
@@ -293,7 +308,7 @@ impl Runtime {
             })
         })
         .await;
-        network.and(disk)
+        unpublished.and(network).and(disk)
     }
 
     pub(super) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {

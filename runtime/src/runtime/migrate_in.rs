@@ -1,6 +1,7 @@
 //! A container arrives: check, prepare, stage, and the two ends, resume and discard.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::net::UnixStream,
     path::Path,
@@ -12,7 +13,10 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 use tokio::time::timeout;
 
 use super::{
-    Result, Runtime, RuntimeError, blocking, layer::bring, lifecycle::Start, migrate_out::ROOTFS,
+    Result, Runtime, RuntimeError, blocking,
+    layer::{LAYER, bring, bring_volumes},
+    lifecycle::Start,
+    migrate_out::ROOTFS,
 };
 use crate::{
     cgroup::Group,
@@ -44,6 +48,8 @@ impl Runtime {
             return Err(RuntimeError::NoCriu(problem.clone()));
         }
         self.image_of(spec)?;
+        self.check_binds(spec)?;
+        self.check_ports(spec).await?;
         let memory = need.memory;
         let (need, free) = (need.disk, self.disk_free());
         if need > free {
@@ -93,8 +99,11 @@ impl Runtime {
         migration: &MigrationId,
     ) -> Result<()> {
         self.image_of(spec)?;
+        self.check_binds(spec)?;
         let paths = self.paths(id);
         self.make_directory(&paths, spec)?;
+        self.expect_volumes(id, spec).await?;
+        self.reserve_ports(id, spec).await?;
         make_in_memory(&paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
             path: paths.incoming(),
             source,
@@ -125,12 +134,12 @@ impl Runtime {
     }
 
     /// Restore and hold, gate shut. `memory`: what came ahead of the checkpoint, if it did.
-    /// `layer`: what the parts of the writable layer came to that did.
+    /// `layers`: what the parts of the writable layer and of volumes came to that did, by name.
     pub async fn stage(
         &self,
         id: &ContainerId,
         memory: Option<memory::Store>,
-        layer: Mark,
+        layers: BTreeMap<String, Mark>,
     ) -> Result<Vec<FreezeStep>> {
         match self.state(id).await? {
             InstanceState::Staged { .. } => {}
@@ -139,12 +148,16 @@ impl Runtime {
         let spec = self.spec(id)?;
         let image = self.image_of(&spec)?;
         let paths = self.paths(id);
+        let volumes = self.inner.volumes.clone();
+        let spec_ = spec.clone();
         let mut steps = blocking(move || {
             let began = Instant::now();
             let incoming = paths.incoming();
             let rootfs = Rootfs::new(&paths.rootfs());
             if !rootfs.is_mounted() {
-                bring(&incoming.join(ROOTFS), &rootfs, layer)?;
+                let mark = |name: &str| layers.get(name).copied().unwrap_or_default();
+                bring_volumes(&incoming, &spec_, &volumes, mark)?;
+                bring(&incoming.join(ROOTFS), &rootfs, mark(LAYER))?;
                 rootfs.mount(&image.layers)?;
                 take(&incoming.join("log"), &paths.log())?;
                 for name in ["hosts", "hostname", "resolv.conf"] {
@@ -167,6 +180,7 @@ impl Runtime {
     /// Run, gate open, announce. Harmless when it runs. Answers the pid.
     pub async fn resume(&self, id: &ContainerId) -> Result<(i32, Vec<FreezeStep>)> {
         let steps = self.ask(id, Request::Resume).await?;
+        self.volumes_arrived(id).await;
         // It runs: nobody has to wait for what follows.
         let (runtime, id_) = (self.clone(), id.clone());
         tokio::spawn(async move { runtime.settle(&id_).await });
@@ -230,7 +244,13 @@ impl Runtime {
 
     /// What is left to do once it runs: tell the neighbourhood, and free what it came in.
     async fn settle(&self, id: &ContainerId) {
-        let attachment = self.spec(id).ok().and_then(|spec| spec.network);
+        let spec = self.spec(id).ok();
+        if let Some(spec) = &spec
+            && let Err(error) = self.publish(id, spec).await
+        {
+            tracing::warn!(container = id.short(), %error, "ports not published");
+        }
+        let attachment = spec.and_then(|spec| spec.network);
         if let Some(attachment) = attachment
             && let Err(error) = self.networks().announce(id, &attachment).await
         {
@@ -265,6 +285,7 @@ impl Runtime {
             Err(RuntimeError::NotFound(_)) => return Ok(()),
             _ => {}
         }
+        self.discard_volumes(id).await?;
         self.clear(id).await
     }
 }

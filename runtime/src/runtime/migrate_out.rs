@@ -4,16 +4,16 @@ use std::{fs, path::Path, time::Instant};
 
 use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 
-use super::{Result, Runtime, RuntimeError, blocking};
+use super::{
+    Result, Runtime, RuntimeError, blocking,
+    layer::{LAYER, Moving, volume_part},
+    volumes,
+};
 use crate::{
     checkpoint::CheckpointFile,
     memory::{Left, Session},
     network::Hold,
-    rootfs::{
-        Rootfs,
-        diff::{self, Ahead},
-        size,
-    },
+    rootfs::{Rootfs, diff, size},
     shim::{
         ShimError,
         protocol::{Request, State},
@@ -58,6 +58,7 @@ impl Runtime {
         };
         let paths = self.paths(id);
         let cgroup = self.cgroup(id);
+        let (spec, volumes_) = (self.spec(id)?, self.inner.volumes.clone());
         blocking(move || {
             let mut pids = crate::cgroup::Group::new(&cgroup)?.processes()?;
             if !pids.contains(&pid) {
@@ -65,7 +66,8 @@ impl Runtime {
             }
             let memory = Resident::of_all(&pids);
             // Counted twice: as it arrives, and unpacked.
-            let layer = size(&Rootfs::new(&paths.rootfs()).upper())?;
+            let layer =
+                size(&Rootfs::new(&paths.rootfs()).upper())? + volumes::bytes(&spec, &volumes_)?;
             let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
             let dumped = if carried { memory.shared } else { memory.all() };
             let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
@@ -122,14 +124,14 @@ impl Runtime {
     }
 
     /// Gate shut, everything dumped and held. After a failure the container runs on. `carried`:
-    /// the caller brings its private memory over. `layer`: what the destination has of its layer
-    /// by then, if only the rest is to go.
+    /// the caller brings its private memory over. `moving`: what the destination has of its layer
+    /// and its volumes by then, where only the rest is to go.
     pub async fn freeze(
         &self,
         id: &ContainerId,
         migration: &MigrationId,
         carried: bool,
-        layer: Option<Ahead>,
+        moving: Vec<Moving>,
     ) -> Result<Vec<FreezeStep>> {
         let began = Instant::now();
         self.hold(id);
@@ -145,18 +147,25 @@ impl Runtime {
         let mut steps = asked?;
         steps.insert(0, held);
         let paths = self.paths(id);
+        let volumes = self.volumes_of(id);
         let packed = blocking(move || {
             let began = Instant::now();
-            let path = paths.checkpoint().join(ROOTFS);
-            let failed = |source| RuntimeError::Io {
-                path: path.clone(),
-                source,
-            };
-            let file = fs::File::create(&path).map_err(failed)?;
-            match layer {
-                Some(layer) => layer.finish(file)?,
-                None => diff::pack(&Rootfs::new(&paths.rootfs()).upper(), file)?,
-            };
+            let mut moving = moving;
+            let upper = Rootfs::new(&paths.rootfs()).upper();
+            let layer = std::iter::once((LAYER.to_owned(), ROOTFS.to_owned(), upper));
+            let volumes = volumes?.into_iter().map(|(id, data)| {
+                let name = volume_part(&id);
+                (name.clone(), name, data)
+            });
+            for (name, file, dir) in layer.chain(volumes) {
+                let path = paths.checkpoint().join(file);
+                let file =
+                    fs::File::create(&path).map_err(|source| RuntimeError::Io { path, source })?;
+                match moving.iter().position(|moving| moving.name() == name) {
+                    Some(at) => moving.swap_remove(at).finish(file)?,
+                    None => drop(diff::pack(&dir, file)?),
+                }
+            }
             Ok(FreezeStep::new("pack writable layer", began.elapsed()))
         })
         .await;
@@ -182,15 +191,24 @@ impl Runtime {
             return Err(RuntimeError::MemoryLost(id.short().to_owned()));
         }
         let paths = self.paths(id);
+        let volumes = self.volumes_of(id);
         blocking(move || {
             let mut files = Vec::new();
             let checkpoint = paths.checkpoint();
             collect(&checkpoint.join("criu"), "criu/", &mut files)?;
             collect(&paths.etc(), "etc/", &mut files)?;
-            for (name, path) in [(ROOTFS, checkpoint.join(ROOTFS)), ("log", paths.log())] {
+            let mut others = vec![
+                (ROOTFS.to_owned(), checkpoint.join(ROOTFS)),
+                ("log".to_owned(), paths.log()),
+            ];
+            for (volume, _) in volumes? {
+                let name = volume_part(&volume);
+                others.push((name.clone(), checkpoint.join(name)));
+            }
+            for (name, path) in others {
                 if let Ok(metadata) = fs::metadata(&path) {
                     files.push(CheckpointFile {
-                        name: name.to_owned(),
+                        name,
                         path,
                         size: metadata.len(),
                     });
@@ -288,6 +306,7 @@ impl Runtime {
             Err(RuntimeError::NotFound(_)) => return Ok(()),
             _ => {}
         }
+        self.release_volumes(id).await?;
         self.clear(id).await
     }
 }

@@ -34,10 +34,16 @@ impl Runtime {
     /// Takes up the network of an instance that outlived the agent before this one: its table is
     /// kept up to date from now on.
     pub async fn rejoin(&self, id: &ContainerId) -> Result<()> {
-        match self.spec(id)?.network {
-            Some(attachment) => Ok(self.networks().ensure(&attachment.network).await?),
-            None => Ok(()),
+        let spec = self.spec(id)?;
+        let Some(attachment) = &spec.network else {
+            return Ok(());
+        };
+        self.networks().ensure(&attachment.network).await?;
+        if let Ok(InstanceState::Running { .. }) = self.state(id).await {
+            self.reserve_ports(id, &spec).await?;
+            self.publish(id, &spec).await?;
         }
+        Ok(())
     }
 
     pub async fn state(&self, id: &ContainerId) -> Result<InstanceState> {

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
 use serde::{Deserialize, Serialize};
 
-use crate::{criu::Program, memory::pager::IndexAt};
+use crate::{
+    container::binds,
+    criu::{Bind, Program},
+    memory::pager::IndexAt,
+};
 
 /// The longest line.
 pub const LINE: usize = 1 << 20;
@@ -33,6 +37,22 @@ pub struct Config {
     pub gate: Option<String>,
     pub criu: Program,
     pub limits: Limits,
+    /// Volumes and paths of this host that are mounted.
+    #[serde(default)]
+    pub mounts: Vec<Bind>,
+}
+
+impl Config {
+    /// Files of ours that are mounted, but for those in whose place the user has something.
+    pub fn etc_mounts(&self) -> Vec<Bind> {
+        let mut binds = binds(&self.dir.join("etc"));
+        let taken = |etc: &Bind| {
+            let mut mounts = self.mounts.iter();
+            mounts.any(|mount| mount.destination == etc.destination)
+        };
+        binds.retain(|etc| !taken(etc));
+        binds
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -125,6 +125,7 @@ impl Instance {
             netns: &netns_path,
             etc: &dir.join("etc"),
             cgroup: &cgroup,
+            volumes: &godwit_runtime::volume::Volumes::new(&dir),
         };
         fs::write(dir.join("bundle/config.json"), bundle.config().to_string()).unwrap();
         for (name, text) in bundle.etc_files() {
@@ -143,6 +144,7 @@ impl Instance {
                 interpose: Some(interposer()),
             },
             limits: spec.limits,
+            mounts: Vec::new(),
         };
         fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let log = fs::File::create(dir.join("shim.log")).unwrap();

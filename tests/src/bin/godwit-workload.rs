@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_tests::workload::{
-    churn, count, exit, family, files, hold, load, memory, redis, witness,
+    append, churn, count, echo, exit, family, files, hold, load, memory, redis, witness,
 };
 
 #[derive(Parser)]
@@ -33,6 +33,10 @@ enum What {
     Exit { code: u8 },
     /// Hold what can't be moved
     Hold { kind: hold::Kind },
+    /// Append numbers to a file in each of several directories
+    Append(append::Options),
+    /// Send back what comes over TCP and UDP
+    Echo { port: u16 },
     /// Several processes under two users
     Family { part: Option<Part> },
     /// Write to many files and a large one, and say whether they are what they should be
@@ -59,6 +63,8 @@ fn main() -> Result<ExitCode> {
         What::Count { pause } => count::run(Duration::from_millis(pause)),
         What::Exit { code } => exit::run(code),
         What::Files(options) => files::run(&options),
+        What::Append(options) => append::run(&options),
+        What::Echo { port } => echo::run(port),
         What::Hold { kind } => hold::run(kind),
         What::Memory(options) => memory::run(&options),
         What::Load(options) => load::run(&options),

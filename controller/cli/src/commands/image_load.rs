@@ -162,6 +162,8 @@ mod tests {
                     names: vec!["redis:7".parse().unwrap()],
                     size: ByteSize(1),
                     created: 0,
+                    volumes: Vec::new(),
+                    exposed: Vec::new(),
                 }],
             },
         };

@@ -23,11 +23,13 @@ mod migration_ls;
 mod migration_recover;
 mod network_create;
 mod network_ls;
+mod port;
 mod ps;
 mod rm;
 mod run;
 mod stop;
 mod version;
+mod volume;
 
 use clap::Subcommand;
 
@@ -37,6 +39,7 @@ use crate::options::Options;
 pub enum Command {
     Run(run::Args),
     Ps(ps::Args),
+    Port(port::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
     Stop(stop::Args),
@@ -51,6 +54,9 @@ pub enum Command {
     /// Make and list networks
     #[command(subcommand)]
     Network(Network),
+    /// Make, list and remove volumes
+    #[command(subcommand)]
+    Volume(Volume),
     /// Look at the hosts that run containers, and empty them
     #[command(subcommand)]
     Host(Host),
@@ -87,6 +93,15 @@ pub enum Network {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Volume {
+    Create(volume::Create),
+    Ls(volume::Ls),
+    Inspect(volume::Inspect),
+    Rm(volume::Rm),
+    Prune(volume::Prune),
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Host {
     Ls(host_ls::Args),
     Drain(host_drain::Args),
@@ -114,6 +129,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
     match options.command {
         Command::Run(args) => run::run(global, args).await,
         Command::Ps(args) => ps::run(global, args).await,
+        Command::Port(args) => port::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, args).await,
         Command::Stop(args) => stop::run(global, args).await,
@@ -127,6 +143,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
         Command::Network(Network::Ls(args)) => network_ls::run(global, args).await,
+        Command::Volume(Volume::Create(args)) => volume::create(global, args).await,
+        Command::Volume(Volume::Ls(args)) => volume::ls(global, args).await,
+        Command::Volume(Volume::Inspect(args)) => volume::inspect(global, args).await,
+        Command::Volume(Volume::Rm(args)) => volume::rm(global, args).await,
+        Command::Volume(Volume::Prune(args)) => volume::prune(global, args).await,
         Command::Host(Host::Ls(args)) => host_ls::run(global, args).await,
         Command::Host(Host::Drain(args)) => host_drain::run(global, args).await,
         Command::Host(Host::Activate(args)) => host_activate::run(global, args).await,

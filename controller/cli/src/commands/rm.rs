@@ -14,6 +14,9 @@ pub struct Args {
     /// Kill a container that runs
     #[arg(short, long)]
     force: bool,
+    /// Remove its volumes without a name, too
+    #[arg(short, long)]
+    volumes: bool,
     /// Names, ids, or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -27,6 +30,7 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         let request = RemoveRequest {
             container: container.clone(),
             force: args.force,
+            volumes: args.volumes,
         };
         let call = async |mut control: Control| control.remove_container(request.clone()).await;
         // One that can't be removed must not keep the others.

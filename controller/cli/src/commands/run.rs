@@ -44,8 +44,9 @@ pub struct Args {
     /// The host to run it on [default: the cluster chooses]
     #[arg(long)]
     host: Option<String>,
-    /// The network to join; `none` is loopback only [default: default]
-    #[arg(long)]
+    /// The network to join; `none` is loopback only, `host` the host's own, `container:NAME` that
+    /// of another container [default: default]
+    #[arg(long, alias = "net")]
     network: Option<String>,
     /// Most memory, as in 512m
     #[arg(short, long, value_name = "SIZE")]

@@ -354,6 +354,26 @@ impl Control for Served {
         Ok(Response::new(document::write(&limits)))
     }
 
+    async fn create_volume(&self, _: Request<CreateVolumeRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn list_volumes(&self, _: Request<Empty>) -> Answer<Documents> {
+        unasked()
+    }
+
+    async fn inspect_volume(&self, _: Request<VolumeRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn remove_volume(&self, _: Request<VolumeRequest>) -> Answer<Empty> {
+        unasked()
+    }
+
+    async fn prune_volumes(&self, _: Request<PruneVolumesRequest>) -> Answer<Documents> {
+        unasked()
+    }
+
     async fn list_migrations(&self, _: Request<Empty>) -> Answer<Documents> {
         unasked()
     }

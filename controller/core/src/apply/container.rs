@@ -4,7 +4,7 @@ use godwit_types::{
     ContainerId, ContainerSpec, Generation, HostName, InstanceState, Refusal, Status,
 };
 
-use super::{Applied, network};
+use super::{Applied, network, ports, volume};
 use crate::{
     command::NewContainer,
     state::{Container, Desired, State},
@@ -32,6 +32,8 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
             host: new.host.clone(),
         });
     }
+    volume::check_new(state, new)?;
+    ports::check_new(state, new)?;
     let attachment = match &new.network {
         Some(name) => Some(network::free_address(state, name)?),
         None => None,
@@ -39,6 +41,8 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
     if let Some(attachment) = &attachment {
         network::take(state, attachment, &new.id);
     }
+    let mut options = new.options.clone();
+    options.storage = volume::take(state, options.storage, &new.host, new.created_ms);
     let container = Container {
         id: new.id.clone(),
         spec: ContainerSpec {
@@ -50,7 +54,7 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
             limits: new.limits,
             network: attachment,
             hostname: new.hostname.clone(),
-            options: new.options.clone(),
+            options,
         },
         host: new.host.clone(),
         generation: Generation::FIRST,
@@ -59,6 +63,7 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
         pid: None,
         created_ms: new.created_ms,
         migration: None,
+        removes_volumes: false,
     };
     state.containers.insert(new.id.clone(), container);
     Ok(Applied::Changed)
@@ -197,6 +202,7 @@ pub(super) fn begin_remove(
     state: &mut State,
     id: &ContainerId,
     force: bool,
+    volumes: bool,
 ) -> Result<Applied, Refusal> {
     settled(state, id)?;
     let container = get(state, id)?;
@@ -210,6 +216,7 @@ pub(super) fn begin_remove(
         _ => {}
     }
     container.status = Status::Removing;
+    container.removes_volumes = volumes;
     container.desired = Desired::Removed;
     container.pid = None;
     Ok(Applied::Changed)
@@ -220,6 +227,10 @@ pub(super) fn removed(state: &mut State, id: &ContainerId) -> Result<Applied, Re
     let Some(container) = state.containers.remove(id) else {
         return Ok(Applied::Unchanged);
     };
+    // One that never ran leaves none, either.
+    if container.removes_volumes || container.status == Status::Creating {
+        volume::leave(state, &container.spec);
+    }
     if let Some(attachment) = container.spec.network {
         network::free(state, &attachment.network.name, attachment.address);
     }

@@ -5,7 +5,7 @@ use godwit_types::{
     Priority, Refusal, Status,
 };
 
-use super::{Applied, container::settled, drain, network};
+use super::{Applied, container::settled, drain, network, volume};
 use crate::{
     command::Record,
     phase,
@@ -45,6 +45,7 @@ pub(super) fn start(
         return Err(Refusal::HostDraining { host: to.clone() });
     }
     settled(state, container_id)?;
+    volume::movable(state, container_id, to)?;
     let container =
         state
             .containers
@@ -159,6 +160,10 @@ fn commit(state: &mut State, id: &MigrationId) -> Result<(), Refusal> {
     let network = container.spec.network.as_ref();
     if let Some(name) = network.map(|attachment| attachment.network.name.clone()) {
         network::touch(state, &name);
+    }
+    let moved = state.migrations.get(id).map(|m| m.container.clone());
+    if let Some(container) = moved {
+        volume::follow(state, &container);
     }
     Ok(())
 }

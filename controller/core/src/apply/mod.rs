@@ -6,11 +6,14 @@ mod host;
 mod member;
 mod migration;
 mod network;
+mod ports;
 mod queue;
 mod recovery;
+mod volume;
 
 pub use container::is_news;
 use godwit_types::Refusal;
+pub(crate) use ports::taken;
 
 use crate::{command::Command, state::State};
 
@@ -72,9 +75,11 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             grace_ms,
         } => container::begin_stop(state, container, *grace_ms),
         Command::CancelStop { container } => container::cancel_stop(state, container),
-        Command::BeginRemove { container, force } => {
-            container::begin_remove(state, container, *force)
-        }
+        Command::BeginRemove {
+            container,
+            force,
+            volumes,
+        } => container::begin_remove(state, container, *force, *volumes),
         Command::Removed { container } => container::removed(state, container),
         Command::MarkFailed { container, reason } => {
             container::mark_failed(state, container, reason)
@@ -123,5 +128,8 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             for_good,
         } => Ok(drain::note(state, host, container, reason, *for_good)),
         Command::Members { change } => member::change(state, change),
+        Command::CreateVolume(new) => volume::create(state, new),
+        Command::BeginRemoveVolume { volume } => volume::begin_remove(state, volume),
+        Command::VolumeRemoved { volume, id } => Ok(volume::removed(state, volume, id)),
     }
 }

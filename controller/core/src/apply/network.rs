@@ -14,10 +14,10 @@ pub(super) fn create(
     name: &NetworkName,
     subnet: Option<Subnet>,
 ) -> Result<Applied, Refusal> {
-    if name.as_str() == "none" {
+    if matches!(name.as_str(), "none" | "host" | "bridge" | "container") {
         return Err(Refusal::Invalid {
             what: name.to_string(),
-            problem: "it is the word for no network".to_owned(),
+            problem: "it is a word for another kind of network".to_owned(),
         });
     }
     if state.networks.contains_key(name) {

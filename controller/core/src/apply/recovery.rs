@@ -8,7 +8,7 @@ use godwit_types::{FailureKind, MigrationId, Phase, Refusal, Status};
 use super::{
     Applied,
     migration::{forget_old, unknown},
-    network,
+    network, volume,
 };
 use crate::state::{Recovered, RecoveredBy, State};
 
@@ -48,6 +48,10 @@ pub(super) fn take_back(
     let network = container.spec.network.as_ref();
     if let Some(name) = network.map(|attachment| attachment.network.name.clone()) {
         network::touch(state, &name);
+    }
+    let moved = state.migrations.get(id).map(|m| m.container.clone());
+    if let Some(container) = moved {
+        volume::follow(state, &container);
     }
     Ok(Applied::Changed)
 }

@@ -201,9 +201,10 @@ impl Runtime {
                 Some(Doing::Running { .. }) => Err(wrong("it runs here")),
                 _ => self.clear(id),
             },
-            Verb::Transfer { .. } | Verb::Sample { .. } | Verb::SyncNetwork { .. } => {
-                Ok(Outcome::Done)
-            }
+            Verb::Transfer { .. }
+            | Verb::Sample { .. }
+            | Verb::SyncNetwork { .. }
+            | Verb::RemoveVolume { .. } => Ok(Outcome::Done),
         }
     }
 

@@ -132,7 +132,8 @@ impl Chore {
     fn id(&self) -> Option<&ContainerId> {
         match &self.job {
             Job::Run(id) | Job::Stop(id) | Job::Remove(id) => Some(id),
-            Job::Migrate(_) | Job::Clear(_) => None,
+            // Its clients make no volumes.
+            Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_) => None,
         }
     }
 
@@ -227,7 +228,7 @@ impl Chore {
                 let command = Command::CancelStop { container: id };
                 self.write(hands, command, Err(failure.kind))
             }
-            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_), _) => {
+            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_), _) => {
                 hands.settle(&self.job, Ok(()));
                 Waits::Over
             }

@@ -15,7 +15,7 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
+    container::{MASKED_FILES, make_in_memory, mount_point, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::{HiddenTable, Smaps},
     shim::kept::Held,
@@ -88,7 +88,15 @@ fn dump_held(
         images: images_fd.as_raw_fd(),
         root: config.root.display().to_string(),
         netns_inode: netns.ino(),
-        mounts: binds(&config.dir.join("etc")),
+        mounts: config.etc_mounts(),
+        places: config
+            .mounts
+            .iter()
+            .map(|mount| {
+                let at = mount_point(&config.root, &mount.destination);
+                (at, mount.destination.clone())
+            })
+            .collect(),
         masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
     };
     let hidden = match carried {

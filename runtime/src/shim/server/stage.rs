@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cgroup::Group,
-    container::{HELD, binds},
+    container::HELD,
     criu::{Event, Launch, RestoreOptions, Swrk, descriptors, reason, tools},
     memory::pager::IndexAt,
     shim::{held, protocol::feed},
@@ -168,7 +168,7 @@ impl Armed {
             images: self.images.as_raw_fd(),
             root: config.root.display().to_string(),
             netns: self.netns.as_raw_fd(),
-            mounts: binds(&config.dir.join("etc")),
+            mounts: [config.mounts.clone(), config.etc_mounts()].concat(),
             pipes: vec![
                 (out, self.ends.stdout.as_raw_fd()),
                 (err, self.ends.stderr.as_raw_fd()),
