@@ -18,6 +18,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         | RuntimeError::NoRoom { .. }
         | RuntimeError::NoMemory { .. }
         | RuntimeError::NoCriu(_) => FailureKind::Unfit,
+        RuntimeError::Bundle(_) | RuntimeError::Sysctl { .. } => FailureKind::Unfit,
         RuntimeError::Unmovable(_) => FailureKind::Unmovable,
         RuntimeError::Io { .. }
         | RuntimeError::Stored { .. }

@@ -43,6 +43,10 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::ImageMissing { .. }
         | Refusal::HostDraining { .. }
         | Refusal::NoCriu { .. }
+        | Refusal::NoHostMeets { .. }
+        | Refusal::Constrained { .. }
+        | Refusal::Changing { .. }
+        | Refusal::CantBe { .. }
         | Refusal::AlreadyThere { .. }
         | Refusal::NotRunning { .. }
         | Refusal::StillRunning { .. }

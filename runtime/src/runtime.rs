@@ -10,7 +10,9 @@ mod lifecycle;
 mod mapped;
 mod migrate_in;
 mod migrate_out;
+mod orders;
 mod state;
+mod sysctl;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -87,6 +89,10 @@ impl Runtime {
                     source,
                 })?;
         }
+        crate::container::install_init(&config.data).map_err(|source| RuntimeError::Io {
+            path: crate::container::init_path(&config.data),
+            source,
+        })?;
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
         let mut facts = facts(&config).await?;

@@ -106,6 +106,12 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         }
         Refusal::NoRoom { .. } => "`godwit host ls` shows which host has room".into(),
         Refusal::NoCriu { .. } => "`godwit host ls -v` says what each host lacks".into(),
+        Refusal::NotRunning { name, status } if status == "paused" => {
+            format!("`godwit unpause {name}` lets it go on")
+        }
+        Refusal::NotRunning { name, status } if status == "created" => {
+            format!("`godwit start {name}` starts it")
+        }
         Refusal::NotRunning { .. } => "`godwit ps -a` shows what it is doing".into(),
         Refusal::StillRunning { name } => {
             format!("`godwit stop {name}` stops it, `godwit rm -f {name}` kills and removes it")
@@ -118,6 +124,15 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         }
         Refusal::PastCommit { migration } => {
             format!("`godwit migration inspect {migration}` says what it waits for, if it does")
+        }
+        Refusal::Changing { .. } => "`godwit ps -a` shows when it is done; then ask again".into(),
+        Refusal::CantBe { name, status, .. } if status == "paused" => {
+            format!("`godwit unpause {name}` lets it go on")
+        }
+        Refusal::CantBe { .. } => "`godwit ps -a` shows what it is doing".into(),
+        Refusal::NoHostMeets { .. } | Refusal::Constrained { .. } => {
+            "`godwit host ls --labels` lists the labels, `godwit host update --label` sets them"
+                .into()
         }
         Refusal::AlreadyThere { .. }
         | Refusal::WrongPhase { .. }

@@ -246,6 +246,11 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Stop { .. }
         | Verb::Remove { .. }
         | Verb::Sample { .. }
+        | Verb::Start { .. }
+        | Verb::Pause { .. }
+        | Verb::Unpause { .. }
+        | Verb::Signal { .. }
+        | Verb::Update { .. }
         | Verb::SyncNetwork { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
     }
 }

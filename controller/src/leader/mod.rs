@@ -18,6 +18,7 @@ mod drain;
 mod fitness;
 mod migration;
 mod networks;
+mod orders;
 mod progress;
 mod reconcile;
 mod recovery;
@@ -42,6 +43,7 @@ use crate::{
 pub use fitness::against;
 use progress::Progresses;
 pub use reconcile::{Job, JobError, Jobs};
+pub use sessions::AskError;
 use sessions::Sessions;
 use waits::Waits;
 
@@ -83,6 +85,7 @@ impl Leader {
         scope.spawn(reconcile::run(leader.clone()));
         scope.spawn(networks::run(leader.clone()));
         scope.spawn(drain::run(leader.clone()));
+        scope.spawn(orders::remove_ended(leader.clone()));
         let sweeper = leader.clone();
         scope.spawn(async move {
             loop {

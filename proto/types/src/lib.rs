@@ -7,18 +7,21 @@
 
 mod command;
 mod cpu;
+mod details;
 mod digest;
 mod generation;
 mod host;
 mod id;
 mod image;
 mod instance;
+mod limits;
 mod migration;
 mod network;
 mod options;
 mod precopy;
 mod queue;
 mod refusal;
+mod signal;
 mod spec;
 mod units;
 mod view;
@@ -27,6 +30,7 @@ pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
 };
 pub use cpu::missing_cpu_flags;
+pub use details::InstanceDetails;
 pub use digest::{Digest, DigestError};
 pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
@@ -36,10 +40,14 @@ pub use id::{
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
+pub use limits::{DeviceRate, Limits, LimitsChange, cpuset, shares_to_weight};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    AutoRemove, CAPABILITIES, Constraint, Device, Health, HealthCheck, HealthOptions, HealthStatus,
+    OptionProblem, Options, PolicyOptions, PortOptions, ProcessOptions, RestartPolicy, Seccomp,
+    StorageOptions, TerminalOptions, Tmpfs, ULIMITS, Ulimit, capability, is_net_sysctl,
+    parse_label, parse_sysctl, parse_ulimit,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
@@ -47,7 +55,8 @@ pub use precopy::{
 };
 pub use queue::{DrainLeft, DrainView, MigrationLimits, Priority};
 pub use refusal::Refusal;
-pub use spec::{ContainerSpec, Limits};
+pub use signal::{Signal, SignalError};
+pub use spec::ContainerSpec;
 pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,

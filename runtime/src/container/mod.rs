@@ -3,12 +3,17 @@
 
 mod bundle;
 mod command;
+mod confine;
 mod images;
+mod init;
 mod paths;
+mod seccomp;
 mod user;
 
-pub use bundle::{Bundle, MASKED_FILES, binds};
+pub use bundle::{Bundle, BundleError, INIT, MASKED_FILES, binds};
 pub use command::{CommandError, resolve as resolve_command};
+pub use confine::devices;
 pub use images::{make_in_memory, remove_images};
-pub use paths::{HELD, InstancePaths, remove_tree, write_atomic};
+pub use init::{install as install_init, path as init_path};
+pub use paths::{HELD, InstancePaths, WARNINGS, remove_tree, write_atomic};
 pub use user::{User, UserError, resolve as resolve_user};

@@ -48,7 +48,7 @@ pub struct RestoreOptions {
 }
 
 /// A file of the host bound into the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Bind {
     pub destination: String,
     pub source: String,

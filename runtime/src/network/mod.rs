@@ -23,6 +23,8 @@ mod networks;
 mod table;
 mod veth;
 
+pub(crate) use namespace::inside;
+
 pub use error::NetworkError;
 pub use hold::Hold;
 pub use networks::{Gate, Networks};

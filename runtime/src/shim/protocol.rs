@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
 use serde::{Deserialize, Serialize};
 
-use crate::{criu::Program, memory::pager::IndexAt};
+use crate::{
+    criu::{Bind, Program},
+    memory::pager::IndexAt,
+};
 
 /// The longest line.
 pub const LINE: usize = 1 << 20;
@@ -33,6 +36,25 @@ pub struct Config {
     pub gate: Option<String>,
     pub criu: Program,
     pub limits: Limits,
+    /// Which devices may be used, as the OCI specification writes it.
+    #[serde(default = "none")]
+    pub devices: serde_json::Value,
+    /// Files of this host in the container, besides those of /etc.
+    #[serde(default)]
+    pub binds: Vec<Bind>,
+}
+
+fn none() -> serde_json::Value {
+    serde_json::Value::Array(Vec::new())
+}
+
+impl Config {
+    /// Every file of this host that is bound into the container.
+    pub fn all_binds(&self) -> Vec<Bind> {
+        let mut all = crate::container::binds(&self.dir.join("etc"));
+        all.extend(self.binds.iter().cloned());
+        all
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -124,8 +124,13 @@ impl Instance {
             netns: &netns_path,
             etc: &dir.join("etc"),
             cgroup: &cgroup,
+            init: Path::new("/none"),
         };
-        fs::write(dir.join("bundle/config.json"), bundle.config().to_string()).unwrap();
+        fs::write(
+            dir.join("bundle/config.json"),
+            bundle.config().unwrap().0.to_string(),
+        )
+        .unwrap();
         for (name, text) in bundle.etc_files() {
             fs::write(dir.join("etc").join(name), text).unwrap();
         }
@@ -142,6 +147,8 @@ impl Instance {
                 interpose: Some(interposer()),
             },
             limits: spec.limits,
+            devices: serde_json::json!([]),
+            binds: Vec::new(),
         };
         fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let log = fs::File::create(dir.join("shim.log")).unwrap();

@@ -5,6 +5,7 @@ mod drain;
 mod host;
 mod migration;
 mod network;
+mod orders;
 mod queue;
 mod recovery;
 
@@ -59,12 +60,14 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             container,
             generation,
             state: instance,
+            details,
         } => Ok(container::report(
             state,
             host,
             container,
             *generation,
             instance.as_ref(),
+            details.as_ref(),
         )),
         Command::BeginStop {
             container,
@@ -121,5 +124,21 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             reason,
             for_good,
         } => Ok(drain::note(state, host, container, reason, *for_good)),
+        Command::BeginStart { container } => orders::start(state, container),
+        Command::StartFailed { container, reason } => {
+            orders::start_failed(state, container, reason)
+        }
+        Command::BeginRestart {
+            container,
+            grace_ms,
+        } => orders::restart(state, container, *grace_ms),
+        Command::BeginPause { container, pause } => orders::pause(state, container, *pause),
+        Command::Rename { container, name } => orders::rename(state, container, name),
+        Command::Update {
+            container,
+            limits,
+            restart,
+        } => orders::update(state, container, limits, *restart),
+        Command::LabelHost { host, labels } => host::label(state, host, labels),
     }
 }

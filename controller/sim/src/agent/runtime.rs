@@ -201,7 +201,15 @@ impl Runtime {
                 Some(Doing::Running { .. }) => Err(wrong("it runs here")),
                 _ => self.clear(id),
             },
-            Verb::Transfer { .. } | Verb::Sample { .. } | Verb::SyncNetwork { .. } => {
+            Verb::Transfer { .. }
+            | Verb::Sample { .. }
+            | Verb::SyncNetwork { .. }
+            // No client of the simulation asks for these.
+            | Verb::Start { .. }
+            | Verb::Pause { .. }
+            | Verb::Unpause { .. }
+            | Verb::Signal { .. }
+            | Verb::Update { .. } => {
                 Ok(Outcome::Done)
             }
         }

@@ -131,7 +131,9 @@ impl Chore {
 
     fn id(&self) -> Option<&ContainerId> {
         match &self.job {
-            Job::Run(id) | Job::Stop(id) | Job::Remove(id) => Some(id),
+            Job::Run(id) | Job::Stop(id) | Job::Remove(id) | Job::Start(id) | Job::Pause(id) => {
+                Some(id)
+            }
             Job::Migrate(_) | Job::Clear(_) => None,
         }
     }
@@ -227,7 +229,8 @@ impl Chore {
                 let command = Command::CancelStop { container: id };
                 self.write(hands, command, Err(failure.kind))
             }
-            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_), _) => {
+            // No client of the simulation asks for a start or a pause.
+            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_) | Job::Start(_) | Job::Pause(_), _) => {
                 hands.settle(&self.job, Ok(()));
                 Waits::Over
             }
@@ -267,6 +270,7 @@ impl Chore {
             container: container.id.clone(),
             generation: container.generation,
             state: Some(state),
+            details: None,
         };
         self.write(hands, command, Ok(()))
     }

@@ -15,7 +15,7 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, binds, make_in_memory, remove_images, remove_tree},
+    container::{MASKED_FILES, make_in_memory, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::{HiddenTable, Smaps},
     sys,
@@ -86,7 +86,7 @@ fn dump_held(
         images: images_fd.as_raw_fd(),
         root: config.root.display().to_string(),
         netns_inode: netns.ino(),
-        mounts: binds(&config.dir.join("etc")),
+        mounts: config.all_binds(),
         masked: MASKED_FILES.iter().map(|path| (*path).to_owned()).collect(),
     };
     let hidden = match carried {
