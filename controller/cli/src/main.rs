@@ -4,6 +4,8 @@
 //! everything else to standard error.
 
 mod commands;
+#[cfg(test)]
+mod compat;
 mod options;
 mod output;
 

@@ -1,12 +1,12 @@
 //! Run: choose a host, create the container, and wait until it runs there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use godwit_core::{Candidate, Command, DEFAULT_NETWORK, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, Constraint, ContainerName, Cpus, Digest, HostName, ImageName, Limits,
-    NetworkName, Options, Refusal,
+    AgentReport, ByteSize, Constraint, ContainerId, ContainerName, Cpus, Digest, HostName,
+    ImageName, Limits, NetworkName, Options, Refusal,
 };
 use tonic::Status;
 
@@ -15,6 +15,8 @@ use crate::{
     ids,
     leader::{Job, JobError, Leader},
 };
+
+const REPORT: Duration = Duration::from_millis(300);
 
 pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
     let new = understand(leader, request, false).await?;
@@ -27,7 +29,19 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         JobError::Failed(found) => failure::failed(found),
         other => job_status(other),
     })?;
+    reported(leader, &id).await;
     view_of(leader, &id)
+}
+
+/// Waits a moment for what its host reports right behind its answer, such as what it can't do.
+async fn reported(leader: &Leader, id: &ContainerId) {
+    let mut published = leader.raft.published();
+    let said = published.wait_for(|published| {
+        let container = published.state.containers.get(id);
+        container.is_none_or(|container| container.details.started_ms != 0)
+    });
+    // An older agent says nothing.
+    let _ = tokio::time::timeout(REPORT, said).await;
 }
 
 /// Made, and started when somebody asks for it.

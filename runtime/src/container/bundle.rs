@@ -256,7 +256,6 @@ impl Bundle<'_> {
                 "env": self.environment(),
                 "cwd": self.working_dir(),
                 "capabilities": self.capabilities(&capabilities),
-                "noNewPrivileges": process.no_new_privileges,
                 "rlimits": rlimits,
             },
             "linux": {
@@ -269,6 +268,11 @@ impl Bundle<'_> {
                 "devices": devices.nodes,
             },
         });
+        // Said only where it is so: with the word `false` the runtime would load the filter after the
+        // capabilities are gone, which the kernel refuses.
+        if process.no_new_privileges {
+            config["process"]["noNewPrivileges"] = true.into();
+        }
         if !process.privileged {
             config["linux"]["maskedPaths"] = json!(masked);
             config["linux"]["readonlyPaths"] = json!(READ_ONLY);

@@ -10,6 +10,7 @@ use crate::{
 
 /// Create a container and leave its start to `godwit start`
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     #[command(flatten)]
     run: start::Args,

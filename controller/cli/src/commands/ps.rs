@@ -31,7 +31,7 @@ pub struct Args {
     /// Ids in full
     #[arg(long)]
     no_trunc: bool,
-    /// Only those that fit: name=, id=, status=, label=KEY[=VALUE], host=, ancestor=IMAGE, health=
+    /// Only those that fit: name=, id=, status=, label=KEY[=VALUE], host=, ancestor=IMAGE
     /// or exited=CODE
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<Filter>,

@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use godwit_types::{ContainerView, HealthStatus, Status};
+use godwit_types::{ContainerView, Status};
 
-const KEYS: &str = "name, id, status, label, host, ancestor, health or exited";
+const KEYS: &str = "name, id, status, label, host, ancestor or exited";
 
 /// `KEY=VALUE`. Of several with one key one must fit, of several keys all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl FromStr for Filter {
             .split_once('=')
             .ok_or_else(|| format!("KEY=VALUE, the key one of {KEYS}"))?;
         let known = [
-            "name", "id", "status", "label", "host", "ancestor", "health", "exited",
+            "name", "id", "status", "label", "host", "ancestor", "exited",
         ];
         if !known.contains(&key) {
             return Err(format!("no filter `{}`: {KEYS}", key.escape_debug()));
@@ -60,16 +60,6 @@ impl Filter {
                     Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
                     None => labels.contains_key(value),
                 }
-            }
-            "health" => {
-                let health = view.details.health.as_ref().map(|health| health.status);
-                value
-                    == match health {
-                        None => "none",
-                        Some(HealthStatus::Starting) => "starting",
-                        Some(HealthStatus::Healthy) => "healthy",
-                        Some(HealthStatus::Unhealthy) => "unhealthy",
-                    }
             }
             "exited" => match &view.status {
                 Status::Exited { exit } => value.parse() == Ok(exit.code),

@@ -13,6 +13,7 @@ pub use limits::memory_swap;
 use godwit_types::{Limits, Options};
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     #[command(flatten)]
     limits: limits::Flags,

@@ -3,6 +3,7 @@
 use godwit_types::{ByteSize, Cpus, DeviceRate, Limits};
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     /// Most memory, as in 512m
     #[arg(short, long, value_name = "SIZE")]

@@ -3,6 +3,7 @@
 use godwit_types::{AutoRemove, Constraint, PolicyOptions, RestartPolicy, parse_label};
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     /// Start it again when it ends: no, on-failure[:COUNT], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value_t = RestartPolicy::No)]

@@ -4,14 +4,14 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use godwit_types::{
-    ByteSize, Device, HealthOptions, Millis, ProcessOptions, Seccomp, Signal, Tmpfs, Ulimit,
-    parse_sysctl, parse_ulimit,
+    ByteSize, Device, ProcessOptions, Seccomp, Signal, Tmpfs, Ulimit, parse_sysctl, parse_ulimit,
 };
 
 /// The longest file of variables, and the longest profile.
 const LONGEST: u64 = 1 << 20;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {
     /// Read environment variables from a file, KEY[=VALUE] a line
     #[arg(long = "env-file", value_name = "FILE")]
@@ -67,24 +67,6 @@ pub struct Flags {
     /// How long it has for its end before it is killed [default: 10]
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// A shell command that says by its exit code whether it does its work
-    #[arg(long, value_name = "COMMAND")]
-    health_cmd: Option<String>,
-    /// Between two checks, as in 30s
-    #[arg(long, value_name = "TIME")]
-    health_interval: Option<Millis>,
-    /// How long a check may take
-    #[arg(long, value_name = "TIME")]
-    health_timeout: Option<Millis>,
-    /// How long failures do not count after the start
-    #[arg(long, value_name = "TIME")]
-    health_start_period: Option<Millis>,
-    /// How many failures in a row make it unhealthy
-    #[arg(long, value_name = "NUMBER")]
-    health_retries: Option<u32>,
-    /// No check, even if the image has one
-    #[arg(long)]
-    no_healthcheck: bool,
 }
 
 impl Flags {
@@ -99,7 +81,6 @@ impl Flags {
     }
 
     pub fn options(self) -> anyhow::Result<ProcessOptions> {
-        let health = self.health();
         let (seccomp, no_new_privileges) = security(&self.security)?;
         let options = ProcessOptions {
             entrypoint: self.entrypoint.map(|program| match program.as_str() {
@@ -123,26 +104,10 @@ impl Flags {
             devices: self.devices,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
-            health,
+            health: None,
         };
         options.check()?;
         Ok(options)
-    }
-
-    fn health(&self) -> Option<HealthOptions> {
-        let millis = |time: Option<Millis>| time.map(|time| time.0);
-        let command = self.health_cmd.as_ref();
-        let options = HealthOptions {
-            off: self.no_healthcheck,
-            test: command
-                .map(|text| vec!["CMD-SHELL".to_owned(), text.clone()])
-                .unwrap_or_default(),
-            interval_ms: millis(self.health_interval),
-            timeout_ms: millis(self.health_timeout),
-            start_period_ms: millis(self.health_start_period),
-            retries: self.health_retries,
-        };
-        (options != HealthOptions::default()).then_some(options)
     }
 }
 
