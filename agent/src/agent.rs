@@ -340,8 +340,9 @@ async fn attach(host: &Arc<Host>) -> Result<(), AgentError> {
             precopy::restore(&host.runtime, &id).await;
         }
         info!(container = id.short(), ?state, "instance found");
+        let line = record.generation().zip(state.clone());
         host.board
-            .publish(&id, record.generation().zip(state.clone()));
+            .publish_with(&id, line, record.life.details.clone());
         container::attach(host, taken, state);
     }
     Ok(())

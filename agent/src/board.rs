@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use godwit_types::{ContainerId, Generation, ImageSummary, InstanceReport, InstanceState};
+use godwit_types::{
+    ContainerId, Generation, ImageSummary, InstanceDetails, InstanceReport, InstanceState,
+};
 use tokio::sync::watch;
 
 /// See the module.
@@ -24,10 +26,21 @@ struct Lines {
 impl Board {
     /// Writes a container's line; None: it is not here.
     pub fn publish(&self, container: &ContainerId, line: Option<(Generation, InstanceState)>) {
+        self.publish_with(container, line, InstanceDetails::default());
+    }
+
+    /// The same, with what is known besides.
+    pub fn publish_with(
+        &self,
+        container: &ContainerId,
+        line: Option<(Generation, InstanceState)>,
+        details: InstanceDetails,
+    ) {
         let line = line.map(|(generation, state)| InstanceReport {
             container: container.clone(),
             generation,
             state,
+            details,
         });
         let mut lines = self.lines.lock().expect("no writer panics");
         if lines.instances.get(container) == line.as_ref() {

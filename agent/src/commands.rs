@@ -206,8 +206,26 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => {
             return of_host(host, verb).await;
         }
+        Verb::Start {
+            container, spec, ..
+        } => runtime
+            .start(container, spec)
+            .await
+            .map(|pid| Outcome::Running { pid }),
+        Verb::Pause { container, .. } => done(runtime.pause(container, true).await),
+        Verb::Unpause { container, .. } => done(runtime.pause(container, false).await),
+        Verb::Signal {
+            container, signal, ..
+        } => done(runtime.signal(container, *signal).await),
+        Verb::Update {
+            container, spec, ..
+        } => done(runtime.update(container, spec).await),
     };
     result.map_err(|error| failures::of_runtime(&error))
+}
+
+fn done<E>(result: Result<(), E>) -> Result<Outcome, E> {
+    result.map(|()| Outcome::Done)
 }
 
 fn checked(need: Need) -> Outcome {

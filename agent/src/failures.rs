@@ -19,6 +19,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         | RuntimeError::NoMemory { .. }
         | RuntimeError::NoBindSource(_)
         | RuntimeError::NoCriu(_) => FailureKind::Unfit,
+        RuntimeError::Bundle(_) | RuntimeError::Sysctl { .. } => FailureKind::Unfit,
         RuntimeError::Unmovable(_) => FailureKind::Unmovable,
         RuntimeError::Io { .. }
         | RuntimeError::Stored { .. }

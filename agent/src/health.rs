@@ -24,16 +24,27 @@ struct State {
 }
 
 /// Each state that an instance can be in, as its label.
-const STATES: [&str; 6] = ["created", "running", "frozen", "staged", "exited", "lost"];
+const STATES: [&str; 8] = [
+    "created",
+    "running",
+    "paused",
+    "frozen",
+    "staged",
+    "restarting",
+    "exited",
+    "lost",
+];
 
 fn label(state: &InstanceState) -> &'static str {
     match state {
         InstanceState::Created => STATES[0],
         InstanceState::Running { .. } => STATES[1],
-        InstanceState::Frozen { .. } => STATES[2],
-        InstanceState::Staged { .. } => STATES[3],
-        InstanceState::Exited { .. } => STATES[4],
-        InstanceState::Lost { .. } => STATES[5],
+        InstanceState::Paused { .. } => STATES[2],
+        InstanceState::Frozen { .. } => STATES[3],
+        InstanceState::Staged { .. } => STATES[4],
+        InstanceState::Restarting { .. } => STATES[5],
+        InstanceState::Exited { .. } => STATES[6],
+        InstanceState::Lost { .. } => STATES[7],
     }
 }
 

@@ -168,6 +168,8 @@ fn has_ended(state: Option<InstanceState>) -> bool {
         Some(
             InstanceState::Created
             | InstanceState::Running { .. }
+            | InstanceState::Paused { .. }
+            | InstanceState::Restarting { .. }
             | InstanceState::Frozen { .. }
             | InstanceState::Staged { .. },
         ) => false,

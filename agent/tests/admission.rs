@@ -50,6 +50,7 @@ fn prepare(by: u8, generation: u64) -> Verb {
         spec: spec(),
         from: HostName::new("h1").unwrap(),
         options: Default::default(),
+        details: Default::default(),
     }
 }
 

@@ -43,6 +43,7 @@ fn record() -> Record {
         },
         left: Some(Generation(1)),
         never: None,
+        life: Default::default(),
         begun: Some(OperationId::from_bytes([4; 16])),
         finished: VecDeque::from([
             Finished {

@@ -75,6 +75,7 @@ fn a_container_runs_stops_and_is_removed() {
         let stop = StopRequest {
             container: "cache".to_owned(),
             grace_ms: 100,
+            own_grace: false,
         };
         let stopped = control.stop_container(stop).await.unwrap();
         let stopped: ContainerView = document::read(stopped.get_ref()).unwrap();
@@ -194,6 +195,7 @@ fn a_container_that_moves_is_left_alone() {
                 .stop_container(StopRequest {
                     container: "cache".to_owned(),
                     grace_ms: 1,
+                    own_grace: false,
                 })
                 .await
                 .unwrap_err(),

@@ -56,6 +56,10 @@ pub fn refused(refusal: Refusal) -> Status {
         | Refusal::ImageMissing { .. }
         | Refusal::HostDraining { .. }
         | Refusal::NoCriu { .. }
+        | Refusal::NoHostMeets { .. }
+        | Refusal::Constrained { .. }
+        | Refusal::Changing { .. }
+        | Refusal::CantBe { .. }
         | Refusal::AlreadyThere { .. }
         | Refusal::NotRunning { .. }
         | Refusal::StillRunning { .. }

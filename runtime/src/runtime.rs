@@ -11,8 +11,10 @@ mod lifecycle;
 mod mapped;
 mod migrate_in;
 mod migrate_out;
+mod orders;
 mod ports;
 mod state;
+mod sysctl;
 mod volumes;
 
 use std::{
@@ -99,6 +101,10 @@ impl Runtime {
                 .create(&dir)
                 .map_err(|source| RuntimeError::Io { path: dir, source })?;
         }
+        crate::container::install_init(&config.data).map_err(|source| RuntimeError::Io {
+            path: crate::container::init_path(&config.data),
+            source,
+        })?;
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
         let volumes = Volumes::new(&config.data);

@@ -60,7 +60,9 @@ fn what_can_not_be_moved_and_what_does_not_fit_is_named_before_anything_is_stopp
         ("userfaultfd", "a userfaultfd"),
         ("mptcp", "an `MPTCP` socket"),
     ] {
-        let mut arguments = vec!["run", "-d", "--name", kind, "--host", "h1", "workload"];
+        let mut arguments = vec!["run", "-d", "--name", kind, "--host", "h1"];
+        // The default filter would keep it from holding them.
+        arguments.extend(["--security-opt", "seccomp=unconfined", "workload"]);
         arguments.extend(["/bin/godwit-workload", "hold", kind]);
         cluster.ok(&arguments).unwrap();
         cluster

@@ -55,8 +55,13 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::CheckSource { .. }
         | Verb::CheckDestination { .. }
         | Verb::Sample { .. }
-        | Verb::SyncNetwork { .. }
-        | Verb::RemoveVolume { .. } => None,
+        | Verb::RemoveVolume { .. }
+        | Verb::Start { .. }
+        | Verb::Pause { .. }
+        | Verb::Unpause { .. }
+        | Verb::Signal { .. }
+        | Verb::Update { .. }
+        | Verb::SyncNetwork { .. } => None,
     }
 }
 
@@ -217,6 +222,11 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
                 "a network's or a volume's command is not a container's",
             ))
         }
+        Verb::Start { .. }
+        | Verb::Pause { .. }
+        | Verb::Unpause { .. }
+        | Verb::Signal { .. }
+        | Verb::Update { .. } => order(record, known, verb),
     }
 }
 
@@ -275,17 +285,51 @@ fn run(
         Role::None { .. } => arrives(record, generation),
         // The agent ended between the intent and the result of this very operation.
         Role::Owner { .. } if record.begun.as_ref() == Some(&command.operation) => match known {
-            Some(InstanceState::Running { pid }) => {
+            Some(InstanceState::Running { pid } | InstanceState::Paused { pid }) => {
                 Admission::Already(Outcome::Running { pid: *pid })
             }
             // It ran and has ended: the report says how. It has no pid any more.
-            Some(InstanceState::Exited { .. }) => Admission::Already(Outcome::Running { pid: 0 }),
+            Some(InstanceState::Exited { .. } | InstanceState::Restarting { .. }) => {
+                Admission::Already(Outcome::Running { pid: 0 })
+            }
             Some(InstanceState::Created | InstanceState::Lost { .. }) | None => Admission::Perform,
             Some(InstanceState::Frozen { .. } | InstanceState::Staged { .. }) => {
                 wrong_state("container is held by a migration".to_owned())
             }
         },
         role => wrong_state(format!("container is already here as {}", word(role))),
+    }
+}
+
+/// What is asked of an instance that is there, by its owner.
+fn order(record: &Record, known: Option<&InstanceState>, verb: &Verb) -> Admission {
+    let generation = verb.generation().unwrap_or(Generation(0));
+    let owned = owned(record, generation);
+    if owned != Admission::Perform {
+        return owned;
+    }
+    let running = matches!(
+        known,
+        Some(InstanceState::Running { .. } | InstanceState::Paused { .. })
+    );
+    match (verb, known) {
+        (_, Some(InstanceState::Frozen { .. } | InstanceState::Staged { .. })) => {
+            wrong_state("container is held by a migration".to_owned())
+        }
+        (
+            Verb::Start { .. },
+            Some(InstanceState::Running { pid } | InstanceState::Paused { pid }),
+        ) => Admission::Already(Outcome::Running { pid: *pid }),
+        (Verb::Start { .. } | Verb::Update { .. }, _) => Admission::Perform,
+        (Verb::Pause { .. }, Some(InstanceState::Paused { .. }))
+        | (Verb::Unpause { .. }, Some(InstanceState::Running { .. })) => {
+            Admission::Already(Outcome::Done)
+        }
+        _ if running => Admission::Perform,
+        _ => wrong_state(format!(
+            "container does not run, so there is nothing to {}",
+            verb.name()
+        )),
     }
 }
 

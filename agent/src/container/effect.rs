@@ -1,10 +1,12 @@
 //! What a command changes: the record before and after it, and what the instance then does.
 //! Pure; the container's task stores and publishes what is answered here.
 
-use godwit_types::{AgentCommand, FailureKind, InstanceState, Outcome, Verb};
+use godwit_types::{
+    AgentCommand, FailureKind, InstanceState, Outcome, RestartPolicy, Signal, Verb,
+};
 
 use super::admission::is_fenced;
-use crate::ledger::{Answer, Arrived, Record, Role};
+use crate::ledger::{Answer, Arrived, Life, Record, Role};
 
 /// What the instance does once a command has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +42,49 @@ pub fn begin(record: &Record, command: &AgentCommand) -> Option<Record> {
             from: from.clone(),
             spec: spec.clone(),
         },
-        _ => return None,
+        Verb::Start {
+            generation, spec, ..
+        } => Role::Owner {
+            generation: *generation,
+            spec: spec.clone(),
+            arrived: None,
+        },
+        verb => return life(record, verb),
     };
     let mut begun = record.clone();
+    begun.life = Life::default();
+    match &command.verb {
+        Verb::Prepare { details, .. } => begun.life.details = details.clone(),
+        Verb::Start { .. } => begun.life.details.last_exit = record.life.details.last_exit,
+        _ => {}
+    }
     begun.role = role;
     begun.begun = Some(command.operation.clone());
     raise(&mut begun, command);
+    Some(begun)
+}
+
+/// What must be on the disk before it is done, so that no agent starts again what was stopped, nor
+/// what another host may run by then. None: nothing is started again here anyway.
+fn life(record: &Record, verb: &Verb) -> Option<Record> {
+    let Role::Owner { spec, .. } = &record.role else {
+        return None;
+    };
+    if spec.options.policy.restart == RestartPolicy::No {
+        return None;
+    }
+    let mut begun = record.clone();
+    match verb {
+        Verb::Stop { .. } => begun.life.stopped = true,
+        Verb::Signal { signal, .. } => {
+            let own = spec.options.process.stop_signal.unwrap_or(Signal::TERM);
+            begun.life.stopped |= *signal == Signal::KILL || *signal == own;
+        }
+        Verb::PreCopy { migration, .. } | Verb::Freeze { migration, .. } => {
+            begun.life.leaving = Some(migration.clone());
+        }
+        _ => return None,
+    }
     Some(begun)
 }
 
@@ -87,6 +126,17 @@ pub fn conclude(record: &Record, command: &AgentCommand, answer: &Answer, now_ms
                 after.role = Role::None { since_ms: now_ms };
             }
         }
+        (Verb::Start { .. } | Verb::Run { .. }, Ok(_)) => after.life.details.started_ms = now_ms,
+        (Verb::Stop { .. }, Ok(_)) => {
+            if let Role::Owner { spec, .. } = &record.role {
+                after.life.stopped = spec.options.policy.restart != RestartPolicy::No;
+            }
+        }
+        (Verb::Update { spec: new, .. }, Ok(_)) => {
+            if let Role::Owner { spec, .. } = &mut after.role {
+                spec.clone_from(new);
+            }
+        }
         (Verb::Resume { .. }, Ok(_)) => own(&mut after),
         // What is said next must be true for ever.
         (Verb::Resume { generation, .. }, Err(failure))
@@ -96,6 +146,7 @@ pub fn conclude(record: &Record, command: &AgentCommand, answer: &Answer, now_ms
         }
         // After a recovery the owner again, by a newer generation.
         (Verb::Thaw { generation, .. }, Ok(_)) => {
+            after.life.leaving = None;
             if let Role::Owner {
                 generation: own, ..
             } = &mut after.role
@@ -105,7 +156,10 @@ pub fn conclude(record: &Record, command: &AgentCommand, answer: &Answer, now_ms
         }
         _ => {}
     }
-    if matches!(command.verb, Verb::Run { .. } | Verb::Prepare { .. }) {
+    if matches!(
+        command.verb,
+        Verb::Run { .. } | Verb::Prepare { .. } | Verb::Start { .. }
+    ) {
         after.begun = None;
     }
     if answer.is_ok() || !must_succeed(&command.verb) {
@@ -120,7 +174,7 @@ pub fn found(record: &Record, state: &InstanceState) -> Record {
     let mut after = record.clone();
     if matches!(
         state,
-        InstanceState::Running { .. } | InstanceState::Exited { .. }
+        InstanceState::Running { .. } | InstanceState::Paused { .. } | InstanceState::Exited { .. }
     ) {
         own(&mut after);
     }
@@ -159,7 +213,7 @@ pub fn state(after: &Record, verb: &Verb, answer: &Answer) -> After {
             {
                 After::Gone
             }
-            (Verb::Thaw { .. }, _) => After::Ask,
+            (Verb::Thaw { .. } | Verb::Pause { .. } | Verb::Unpause { .. }, _) => After::Ask,
             _ => After::Same,
         },
         _ => After::Same,
@@ -189,7 +243,7 @@ pub fn may_wait(verb: &Verb, answer: &Answer) -> bool {
 /// Successes that stand even where their record can't be written: the intent is on the disk, and the
 /// next agent finds by it what this one has done. A failure would say that nothing was left.
 pub fn is_intended(verb: &Verb, answer: &Answer) -> bool {
-    answer.is_ok() && matches!(verb, Verb::Run { .. })
+    answer.is_ok() && matches!(verb, Verb::Run { .. } | Verb::Start { .. })
 }
 
 /// Answers that may be given, and believed here, only once they are on the disk.

@@ -14,6 +14,7 @@
 
 pub mod admission;
 pub mod effect;
+pub mod restart;
 mod task;
 
 use std::{

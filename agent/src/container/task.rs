@@ -15,11 +15,12 @@ use super::{
     admission::{self, Admission, Meanwhile},
     busy,
     effect::{self, After},
+    restart,
 };
 use crate::{
     commands, failures,
     host::Host,
-    ledger::{Answer, LedgerError, Record, now_ms},
+    ledger::{Answer, LedgerError, Record, Role, now_ms},
 };
 
 /// How often a shim is asked before its instance counts as lost, and the time between.
@@ -62,7 +63,10 @@ pub fn spawn(
                     backlog,
                     unanswered,
                     unstored,
+                    again: None,
+                    pause: None,
                 };
+                task.plan();
                 task.publish();
                 task.live().await;
             }
@@ -84,6 +88,10 @@ struct ContainerTask {
     unanswered: Vec<(OperationId, Answer)>,
     /// The record on the disk is older than this one.
     unstored: bool,
+    /// When it is started again, as its policy has it.
+    again: Option<Instant>,
+    /// How long was waited before the run that has ended.
+    pause: Option<Duration>,
 }
 
 impl ContainerTask {
@@ -108,6 +116,10 @@ impl ContainerTask {
                             self.observe(state);
                             continue;
                         }
+                        () = until(self.again) => {
+                            self.start_again().await;
+                            continue;
+                        }
                         () = tokio::time::sleep(LATER), if self.unstored => {
                             self.catch_up().await;
                             continue;
@@ -116,6 +128,7 @@ impl ContainerTask {
                 }
             };
             self.handle(command).await;
+            self.plan();
         }
     }
 
@@ -239,6 +252,9 @@ impl ContainerTask {
             After::Gone => self.known = None,
             After::Ask => self.known = ask(&self.host, &self.container).await,
         }
+        self.look_at_end();
+        self.look_at_start(&command.verb);
+        self.plan();
         self.publish();
         for (operation, answer) in self.unanswered.drain(..) {
             self.host.outbox.send(operation, answer).await;
@@ -309,12 +325,96 @@ impl ContainerTask {
             None => warn!(container = self.container.short(), "instance is gone"),
         }
         self.known = state;
+        self.look_at_end();
+        self.plan();
+        self.publish();
+    }
+
+    /// Keeps what its host can't do for a run that began here.
+    fn look_at_start(&mut self, verb: &Verb) {
+        if matches!(
+            verb,
+            Verb::Run { .. } | Verb::Start { .. } | Verb::Resume { .. }
+        ) && self.known.is_some()
+        {
+            let warnings = self.host.runtime.warnings(&self.container);
+            if warnings != self.record.life.details.warnings {
+                self.record.life.details.warnings = warnings;
+                self.unstored = true;
+            }
+        }
+    }
+
+    /// Keeps how a run ended.
+    fn look_at_end(&mut self) {
+        let Some(InstanceState::Exited { exit }) = self.known else {
+            return;
+        };
+        let details = &mut self.record.life.details;
+        if details.last_exit != Some(exit) {
+            details.last_exit = Some(exit);
+            details.oom_killed = self.host.runtime.oom_killed(&self.container);
+            self.unstored = true;
+        }
+    }
+
+    /// Decides when it is started again, if it is to be.
+    fn plan(&mut self) {
+        match restart::due(&self.record, self.known.as_ref()) {
+            None => self.again = None,
+            Some(_) if self.again.is_some() => {}
+            Some(exit) => {
+                let ran = exit
+                    .at_ms
+                    .saturating_sub(self.record.life.details.started_ms);
+                let pause = restart::pause(self.pause, Duration::from_millis(ran));
+                self.pause = Some(pause);
+                self.again = Some(Instant::now() + pause);
+            }
+        }
+    }
+
+    async fn start_again(&mut self) {
+        self.again = None;
+        let Role::Owner { spec, .. } = &self.record.role else {
+            return;
+        };
+        let started = self.host.runtime.start(&self.container, spec).await;
+        let details = &mut self.record.life.details;
+        details.restarts = details.restarts.saturating_add(1);
+        self.unstored = true;
+        let (container, restarts) = (self.container.short(), details.restarts);
+        match started {
+            Ok(pid) => {
+                info!(container, pid, restarts, "started again by its policy");
+                details.started_ms = now_ms();
+                details.oom_killed = false;
+            }
+            Err(error) => {
+                warn!(
+                    container,
+                    restarts,
+                    error = chain(&error),
+                    "not started again"
+                );
+            }
+        }
+        self.known = ask(&self.host, &self.container).await;
+        self.look_at_end();
+        self.plan();
         self.publish();
     }
 
     fn publish(&self) {
-        let line = self.record.generation().zip(self.known.clone());
-        self.host.board.publish(&self.container, line);
+        let state = match (&self.known, self.again) {
+            (Some(InstanceState::Exited { exit }), Some(_)) => {
+                Some(InstanceState::Restarting { exit: *exit })
+            }
+            (known, _) => known.clone(),
+        };
+        let line = self.record.generation().zip(state);
+        let details = self.record.life.details.clone();
+        self.host.board.publish_with(&self.container, line, details);
     }
 
     /// Names the host in the failure, and logs it once.
@@ -337,6 +437,14 @@ impl ContainerTask {
 /// as lost: not to list it would say that it is gone.
 pub async fn ask(host: &Host, container: &ContainerId) -> Option<InstanceState> {
     patiently(|| host.runtime.state(container)).await
+}
+
+/// None: never.
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Answers when the instance does something else than `known`.

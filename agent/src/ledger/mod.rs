@@ -17,7 +17,7 @@ use std::{
 use godwit_types::ContainerId;
 use serde::Deserialize;
 
-pub use record::{Answer, Arrived, Finished, KEPT, Record, Role, Stored, VERSION};
+pub use record::{Answer, Arrived, Finished, KEPT, Life, Record, Role, Stored, VERSION};
 
 /// How long a container that has left is remembered.
 pub const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);

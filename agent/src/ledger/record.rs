@@ -12,6 +12,8 @@
 //! left       the generation with which the container last left this host, or null
 //! never      the highest generation of which this host has said that it never ran here, and for
 //!            which it must never run anything; absent where it has said so of none
+//! life       {stopped, leaving, details}: what was asked of the instance and what became of it;
+//!            absent where nothing was
 //! begun      the operation whose intent was written and whose result was not, or null
 //! finished   the last 32 operations: {operation, verb, migration, result}, the oldest first
 //! ```
@@ -19,8 +21,8 @@
 use std::collections::VecDeque;
 
 use godwit_types::{
-    AgentCommand, CommandFailure, ContainerId, ContainerSpec, Generation, HostName, MigrationId,
-    OperationId, Outcome,
+    AgentCommand, CommandFailure, ContainerId, ContainerSpec, Generation, HostName,
+    InstanceDetails, MigrationId, OperationId, Outcome,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +44,27 @@ pub struct Record {
     pub left: Option<Generation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub never: Option<Generation>,
+    #[serde(default, skip_serializing_if = "Life::is_new")]
+    pub life: Life,
     pub begun: Option<OperationId>,
     pub finished: VecDeque<Finished>,
+}
+
+/// What decides whether an instance that has ended is started again, and what is said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    /// Somebody stopped it, or is about to.
+    pub stopped: bool,
+    /// A migration that may take it elsewhere: on the disk before it can.
+    pub leaving: Option<MigrationId>,
+    pub details: InstanceDetails,
+}
+
+impl Life {
+    fn is_new(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What this host is to the container.
@@ -106,6 +127,7 @@ impl Record {
             role: Role::None { since_ms: now_ms },
             left: None,
             never: None,
+            life: Life::default(),
             begun: None,
             finished: VecDeque::new(),
         }

@@ -113,6 +113,12 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
         }
         Refusal::NoRoom { .. } => "`godwit host ls` shows which host has room".into(),
         Refusal::NoCriu { .. } => "`godwit host ls -v` says what each host lacks".into(),
+        Refusal::NotRunning { name, status } if status == "paused" => {
+            format!("`godwit unpause {name}` lets it go on")
+        }
+        Refusal::NotRunning { name, status } if status == "created" => {
+            format!("`godwit start {name}` starts it")
+        }
         Refusal::NotRunning { .. } => "`godwit ps -a` shows what it is doing".into(),
         Refusal::StillRunning { name } => {
             format!("`godwit stop {name}` stops it, `godwit rm -f {name}` kills and removes it")
@@ -159,6 +165,15 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
             "run it on a network of the cluster, and publish its ports with `-p`".into()
         }
         Refusal::NetworkUsed { name, .. } => format!("`godwit rm {name}` removes that container"),
+        Refusal::Changing { .. } => "`godwit ps -a` shows when it is done; then ask again".into(),
+        Refusal::CantBe { name, status, .. } if status == "paused" => {
+            format!("`godwit unpause {name}` lets it go on")
+        }
+        Refusal::CantBe { .. } => "`godwit ps -a` shows what it is doing".into(),
+        Refusal::NoHostMeets { .. } | Refusal::Constrained { .. } => {
+            "`godwit host ls --labels` lists the labels, `godwit host update --label` sets them"
+                .into()
+        }
         Refusal::AlreadyThere { .. }
         | Refusal::CannotLead { .. }
         | Refusal::WrongPhase { .. }

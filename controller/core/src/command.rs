@@ -1,12 +1,15 @@
 //! Everything that can change the state. Stored in the Raft log as JSON: a field is added with a
 //! default, never renamed.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use godwit_types::{
     ContainerId, ContainerName, Digest, FailureKind, FreezeStep, Generation, HostName, ImageName,
-    InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions, NetworkName, Options,
-    Phase, Priority, Round, Subnet, VolumeId, VolumeName,
+    InstanceDetails, InstanceState, Limits, MigrationId, MigrationLimits, MigrationOptions,
+    NetworkName, Options, Phase, Priority, RestartPolicy, Round, Subnet, VolumeId, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,12 +41,15 @@ pub enum Command {
         container: ContainerId,
         generation: Generation,
         state: Option<InstanceState>,
+        /// None: they stand.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        details: Option<InstanceDetails>,
     },
     BeginStop {
         container: ContainerId,
         grace_ms: u64,
     },
-    /// The host could not stop it.
+    /// The host could not stop, restart, pause or unpause it: it goes on as it is.
     CancelStop {
         container: ContainerId,
     },
@@ -138,6 +144,40 @@ pub enum Command {
         volume: VolumeName,
         id: VolumeId,
     },
+    /// Start what was made or has ended.
+    BeginStart {
+        container: ContainerId,
+    },
+    /// The host could not start it.
+    StartFailed {
+        container: ContainerId,
+        reason: String,
+    },
+    /// Stop, and start again; start, if it does not run.
+    BeginRestart {
+        container: ContainerId,
+        grace_ms: u64,
+    },
+    /// `pause`: else unpause.
+    BeginPause {
+        container: ContainerId,
+        pause: bool,
+    },
+    Rename {
+        container: ContainerId,
+        name: ContainerName,
+    },
+    /// Its host has applied them, if it runs there.
+    Update {
+        container: ContainerId,
+        limits: Limits,
+        restart: RestartPolicy,
+    },
+    /// All labels of a host.
+    LabelHost {
+        host: HostName,
+        labels: BTreeMap<String, String>,
+    },
 }
 
 /// A container as it is asked for; its address is allocated when the command is applied.
@@ -158,6 +198,9 @@ pub struct NewContainer {
     pub network: Option<NetworkName>,
     pub host: HostName,
     pub created_ms: u64,
+    /// Only made: it is started when somebody asks for it.
+    #[serde(default)]
+    pub only_create: bool,
 }
 
 /// What a phase has to tell. Everything is optional; 0 and empty say nothing.

@@ -45,9 +45,25 @@ pub fn left_on<'a>(
             let failed = drain.failed.get(&container.id);
             let left = match (&container.status, container.desired) {
                 _ if container.migration.is_some() => Left::Moving,
-                (Status::Creating | Status::Removing, _) => Left::Changing,
-                (Status::Exited { .. } | Status::Failed { .. }, _) => Left::Ended,
-                (Status::Running, Desired::Stopped { .. } | Desired::Removed) => Left::Changing,
+                (Status::Creating | Status::Starting { .. } | Status::Removing, _) => {
+                    Left::Changing
+                }
+                (
+                    Status::Created
+                    | Status::Exited { .. }
+                    | Status::Failed { .. }
+                    | Status::Restarting { .. },
+                    _,
+                )
+                | (Status::Paused, Desired::Paused) => Left::Ended,
+                (Status::Paused, _) => Left::Changing,
+                (
+                    Status::Running,
+                    Desired::Stopped { .. }
+                    | Desired::Restarted { .. }
+                    | Desired::Paused
+                    | Desired::Removed,
+                ) => Left::Changing,
                 _ if failed.is_some_and(|failed| failed.attempts >= MAX_ATTEMPTS) => Left::GivenUp,
                 (Status::Running, Desired::Running) => Left::Due,
             };

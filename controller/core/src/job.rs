@@ -9,6 +9,9 @@ use crate::state::{Desired, State};
 pub enum Job {
     Run(ContainerId),
     Stop(ContainerId),
+    Start(ContainerId),
+    /// Or unpause.
+    Pause(ContainerId),
     Remove(ContainerId),
     Migrate(MigrationId),
     /// Tell the destination of a recovered migration to discard, once it is in contact again.
@@ -40,7 +43,14 @@ pub fn due(state: &State) -> Vec<Job> {
         match (&container.status, container.desired) {
             (Status::Creating, _) => jobs.push(Job::Run(id())),
             (Status::Removing, _) => jobs.push(Job::Remove(id())),
-            (Status::Running, Desired::Stopped { .. }) => jobs.push(Job::Stop(id())),
+            (Status::Starting { .. }, _) => jobs.push(Job::Start(id())),
+            (
+                Status::Running | Status::Paused | Status::Restarting { .. },
+                Desired::Stopped { .. } | Desired::Restarted { .. },
+            ) => jobs.push(Job::Stop(id())),
+            (Status::Running, Desired::Paused) | (Status::Paused, Desired::Running) => {
+                jobs.push(Job::Pause(id()));
+            }
             _ => {}
         }
     }

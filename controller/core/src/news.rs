@@ -12,13 +12,16 @@ pub fn news(state: &State, host: &HostName, instances: &[InstanceReport]) -> Vec
         let instance = instances
             .iter()
             .find(|i| i.container == container.id && i.generation == container.generation)
-            .map(|instance| &instance.state);
-        if is_news(state, host, &container.id, container.generation, instance) {
+            .map(|instance| (&instance.state, &instance.details));
+        let (instance, details) = instance.unzip();
+        let generation = container.generation;
+        if is_news(state, host, &container.id, generation, instance, details) {
             commands.push(Command::ReportInstance {
                 host: host.clone(),
                 container: container.id.clone(),
                 generation: container.generation,
                 state: instance.cloned(),
+                details: details.cloned(),
             });
         }
     }

@@ -15,9 +15,9 @@ use std::{
 };
 
 use godwit_types::{
-    ContainerId, ContainerName, ContainerSpec, FailureKind, Generation, HostName, MigrationId,
-    MigrationLimits, MigrationOptions, MigrationTimes, NetworkName, NetworkSpec, Phase, Priority,
-    Round, Status, VolumeName,
+    ContainerId, ContainerName, ContainerSpec, FailureKind, Generation, HostName, InstanceDetails,
+    MigrationId, MigrationLimits, MigrationOptions, MigrationTimes, NetworkName, NetworkSpec,
+    Phase, Priority, Round, Status, VolumeName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,9 @@ pub struct Host {
     /// It is to be left: it takes no containers, and those it has are moved away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+    /// What containers can ask of their host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What was asked for of a host that is to be left, and how far it is.
@@ -98,7 +101,14 @@ pub struct Network {
 #[serde(tag = "desired", rename_all = "lowercase")]
 pub enum Desired {
     Running,
-    Stopped { grace_ms: u64 },
+    Paused,
+    Stopped {
+        grace_ms: u64,
+    },
+    /// Stopped, and then running.
+    Restarted {
+        grace_ms: u64,
+    },
     Removed,
 }
 
@@ -120,6 +130,15 @@ pub struct Container {
     /// Its anonymous volumes go with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removes_volumes: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub details: InstanceDetails,
+    /// How often somebody asked for its start.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub starts: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// One move of one container.

@@ -154,6 +154,7 @@ fn ask(
             spec: spec(),
             from: migration.from.clone(),
             options: options(),
+            details: container.details.clone(),
         },
         // Also where memory is sent in the freeze: the source then answers at once.
         Act::PreCopy => Verb::PreCopy {

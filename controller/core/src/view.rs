@@ -25,6 +25,7 @@ pub fn container_view(container: &Container, host_up: bool) -> ContainerView {
         created_ms: container.created_ms,
         migration: container.migration.clone(),
         spec: container.spec.clone(),
+        details: container.details.clone(),
     }
 }
 
@@ -53,6 +54,7 @@ pub fn host_views(
             containers: state.owned_by(name).count() as u32,
             draining: host.drain.is_some(),
             facts,
+            labels: host.labels.clone(),
         }
     };
     state.hosts.iter().map(view).collect()

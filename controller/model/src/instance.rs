@@ -246,8 +246,13 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Stop { .. }
         | Verb::Remove { .. }
         | Verb::Sample { .. }
-        | Verb::SyncNetwork { .. }
-        | Verb::RemoveVolume { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
+        | Verb::RemoveVolume { .. }
+        | Verb::Start { .. }
+        | Verb::Pause { .. }
+        | Verb::Unpause { .. }
+        | Verb::Signal { .. }
+        | Verb::Update { .. }
+        | Verb::SyncNetwork { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
     }
 }
 

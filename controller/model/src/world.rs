@@ -90,12 +90,14 @@ impl World {
             network: None,
             host: host_name(0),
             created_ms: 1,
+            only_create: false,
         })));
         done(&Command::ReportInstance {
             host: host_name(0),
             container: container(),
             generation: Generation::FIRST,
             state: Some(InstanceState::Running { pid: 1 }),
+            details: None,
         });
         let unknown = Record::unknown(container(), 0);
         let verb = Verb::Run {

@@ -246,6 +246,7 @@ fn command(
                 network: Some(NetworkName::new("default").map_err(|e| e.to_string())?),
                 host,
                 created_ms: now_ms,
+                only_create: false,
             }))
         }
         Wish::Migrate(id, to, options) => {

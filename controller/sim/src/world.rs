@@ -453,13 +453,18 @@ impl World {
                 self.context.broke("one copy runs at most", what);
             }
             let must = match &container.status {
-                Status::Running | Status::Exited { .. } => true,
+                Status::Running
+                | Status::Paused
+                | Status::Restarting { .. }
+                | Status::Exited { .. } => true,
                 Status::Failed { reason } => {
                     let what = format!("{} was given up: {reason}", id.short());
                     self.context.broke("no container is given up", what);
                     false
                 }
-                Status::Creating | Status::Removing => false,
+                Status::Creating | Status::Created | Status::Starting { .. } | Status::Removing => {
+                    false
+                }
             };
             let owner = &self.agents[host_index(&container.host)];
             let copy = owner.runtime.instances.get(id);

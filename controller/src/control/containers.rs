@@ -11,7 +11,7 @@ use godwit_proto::{
 use godwit_types::{ContainerId, HostName, Refusal, Status as ContainerStatus};
 use tonic::Status;
 
-use super::{job_status, read, status_of, volumes::gone_with};
+use super::{job_status, orders::grace_ms, read, status_of, volumes::gone_with};
 use crate::{
     leader::{Job, JobError, Leader},
     raft::ProposeError,
@@ -31,7 +31,7 @@ pub async fn inspect(leader: &Arc<Leader>, request: ContainerRequest) -> Result<
     view_of(leader, &container.id)
 }
 
-fn require_up(leader: &Leader, host: &HostName) -> Result<(), Status> {
+pub(super) fn require_up(leader: &Leader, host: &HostName) -> Result<(), Status> {
     if leader.sessions.is_up(host) {
         Ok(())
     } else {
@@ -45,8 +45,9 @@ pub async fn stop(leader: &Arc<Leader>, request: StopRequest) -> Result<Document
     let id = container.id.clone();
     let ended = matches!(
         container.status,
-        ContainerStatus::Exited { .. } | ContainerStatus::Failed { .. }
+        ContainerStatus::Created | ContainerStatus::Exited { .. } | ContainerStatus::Failed { .. }
     );
+    let grace_ms = grace_ms(&request, container);
     if ended && container.migration.is_none() {
         return view_of(leader, &id);
     }
@@ -54,7 +55,7 @@ pub async fn stop(leader: &Arc<Leader>, request: StopRequest) -> Result<Document
     let done = leader.jobs.wait(Job::Stop(id.clone()));
     let command = Command::BeginStop {
         container: id.clone(),
-        grace_ms: request.grace_ms,
+        grace_ms,
     };
     match leader.raft.propose(&command).await {
         Ok(_) => {}

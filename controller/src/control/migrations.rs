@@ -182,7 +182,10 @@ fn runs_nowhere(leader: &Leader, migration: &Migration) -> Result<(), Refusal> {
             && instance.generation == generation
             && matches!(
                 instance.state,
-                InstanceState::Running { .. } | InstanceState::Exited { .. }
+                InstanceState::Running { .. }
+                    | InstanceState::Paused { .. }
+                    | InstanceState::Restarting { .. }
+                    | InstanceState::Exited { .. }
             )
     });
     if runs {

@@ -9,6 +9,7 @@ mod lists;
 mod logs;
 mod members;
 mod migrations;
+mod orders;
 mod ports;
 mod preflight;
 mod run;
@@ -22,9 +23,10 @@ use godwit_proto::{
     authz,
     control::{
         AddMemberRequest, ContainerRequest, CreateNetworkRequest, CreateVolumeRequest,
-        DrainRequest, HostRequest, LoadImageChunk, LoadImageReply, LogChunk, LogsRequest,
-        MemberRequest, MigrateRequest, MigrationRequest, PruneVolumesRequest, RemoveMembersRequest,
-        RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
+        DrainRequest, HostRequest, KillRequest, LabelHostRequest, LoadImageChunk, LoadImageReply,
+        LogChunk, LogsRequest, MemberRequest, MigrateRequest, MigrationRequest, PauseRequest,
+        PruneVolumesRequest, RemoveMembersRequest, RemoveRequest, RenameRequest, RunRequest,
+        SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -427,6 +429,87 @@ impl Control for Service {
     ) -> Result<Response<Documents>, Status> {
         unary!(self, request, prune_volumes, again: false, |leader, message| {
             volumes::prune(leader, message)
+        })
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<RunRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, create_container, again: false, |leader, message| {
+            run::create(leader, message)
+        })
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<ContainerRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, start_container, again: false, |leader, message| {
+            orders::start(leader, message)
+        })
+    }
+
+    async fn restart_container(
+        &self,
+        request: Request<StopRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, restart_container, again: false, |leader, message| {
+            orders::restart(leader, message)
+        })
+    }
+
+    async fn kill_container(
+        &self,
+        request: Request<KillRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, kill_container, again: false, |leader, message| {
+            orders::kill(leader, message)
+        })
+    }
+
+    async fn pause_container(
+        &self,
+        request: Request<PauseRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, pause_container, again: false, |leader, message| {
+            orders::pause(leader, message)
+        })
+    }
+
+    async fn wait_container(
+        &self,
+        request: Request<ContainerRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, wait_container, again: true, |leader, message| {
+            orders::wait(leader, message)
+        })
+    }
+
+    async fn rename_container(
+        &self,
+        request: Request<RenameRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, rename_container, again: false, |leader, message| {
+            orders::rename(leader, message)
+        })
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<UpdateRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, update_container, again: false, |leader, message| {
+            orders::update(leader, message)
+        })
+    }
+
+    async fn label_host(
+        &self,
+        request: Request<LabelHostRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        unary!(self, request, label_host, again: true, |leader, message| {
+            orders::label_host(leader, message)
         })
     }
 }

@@ -1,12 +1,12 @@
 //! Run: choose a host, create the container, and wait until it runs there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use godwit_core::{Candidate, Command, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, Options,
-    Refusal,
+    AgentReport, ByteSize, Constraint, ContainerId, ContainerName, Cpus, Digest, HostName,
+    ImageName, Limits, Options, Refusal,
 };
 use tonic::Status;
 
@@ -16,7 +16,48 @@ use crate::{
     leader::{Job, JobError, Leader},
 };
 
+const REPORT: Duration = Duration::from_millis(300);
+
 pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
+    let new = understand(leader, request, false).await?;
+    let id = new.id.clone();
+    let done = leader.jobs.wait(Job::Run(id.clone()));
+    let command = Command::CreateContainer(Box::new(new));
+    leader.raft.propose(&command).await.map_err(status_of)?;
+    let result = done.await.unwrap_or(Err(JobError::Lost));
+    result.map_err(|error| match error {
+        JobError::Failed(found) => failure::failed(found),
+        other => job_status(other),
+    })?;
+    reported(leader, &id).await;
+    view_of(leader, &id)
+}
+
+/// Waits a moment for what its host reports right behind its answer, such as what it can't do.
+async fn reported(leader: &Leader, id: &ContainerId) {
+    let mut published = leader.raft.published();
+    let said = published.wait_for(|published| {
+        let container = published.state.containers.get(id);
+        container.is_none_or(|container| container.details.started_ms != 0)
+    });
+    // An older agent says nothing.
+    let _ = tokio::time::timeout(REPORT, said).await;
+}
+
+/// Made, and started when somebody asks for it.
+pub async fn create(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
+    let new = understand(leader, request, true).await?;
+    let id = new.id.clone();
+    let command = Command::CreateContainer(Box::new(new));
+    leader.raft.propose(&command).await.map_err(status_of)?;
+    view_of(leader, &id)
+}
+
+async fn understand(
+    leader: &Arc<Leader>,
+    request: RunRequest,
+    only_create: bool,
+) -> Result<NewContainer, Status> {
     let state = read(leader).await?;
     let image: ImageName = request
         .image
@@ -42,35 +83,37 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         ("", Some(host)) => host.to_string(),
         (wanted, _) => wanted.to_owned(),
     };
-    let (host, image_id) = place(leader, &state, &wanted, &image).map_err(failure::refused)?;
-    let id = ids::container_id();
-    let new = NewContainer {
-        id: id.clone(),
+    let limits = match &request.limits {
+        Some(limits) => document::read(limits)?,
+        None => Limits {
+            memory: (request.memory != 0).then_some(ByteSize(request.memory)),
+            cpus: (request.cpus_milli != 0).then_some(Cpus(request.cpus_milli)),
+            pids: (request.pids != 0).then_some(request.pids),
+            ..Limits::default()
+        },
+    };
+    let refuse = |problem| invalid(name.as_str(), problem);
+    limits.check().map_err(refuse)?;
+    options.process.check().map_err(refuse)?;
+    options.policy.check().map_err(refuse)?;
+    let constraints = &options.policy.constraints;
+    let (host, image_id) =
+        place(leader, &state, &wanted, &image, constraints).map_err(failure::refused)?;
+    Ok(NewContainer {
+        id: ids::container_id(),
         name,
         image,
         image_id,
         command: request.command,
         env: request.env,
-        limits: Limits {
-            memory: (request.memory != 0).then_some(ByteSize(request.memory)),
-            cpus: (request.cpus_milli != 0).then_some(Cpus(request.cpus_milli)),
-            pids: (request.pids != 0).then_some(request.pids),
-        },
-        hostname: String::new(),
+        limits,
+        hostname: options.process.hostname.clone(),
         options,
         network,
         host,
         created_ms: ids::now_ms(),
-    };
-    let done = leader.jobs.wait(Job::Run(id.clone()));
-    let command = Command::CreateContainer(Box::new(new));
-    leader.raft.propose(&command).await.map_err(status_of)?;
-    let result = done.await.unwrap_or(Err(JobError::Lost));
-    result.map_err(|error| match error {
-        JobError::Failed(found) => failure::failed(found),
-        other => job_status(other),
-    })?;
-    view_of(leader, &id)
+        only_create,
+    })
 }
 
 /// None: an older command line, which knew none.
@@ -102,6 +145,7 @@ fn place(
     state: &State,
     wanted: &str,
     image: &ImageName,
+    constraints: &[Constraint],
 ) -> Result<(HostName, Digest), Refusal> {
     let reports = leader.sessions.reports();
     if wanted.is_empty() {
@@ -110,14 +154,28 @@ fn place(
             up: *up,
             has_image: image_on(report, image).is_some(),
         };
-        let candidates: Vec<_> = reports.iter().map(candidate).collect();
+        let meets = |(host, _): &(&HostName, _)| {
+            let labels = state.hosts.get(*host).map(|host| &host.labels);
+            labels.is_some_and(|labels| constraints.iter().all(|c| c.holds(labels)))
+        };
+        let candidates: Vec<_> = reports.iter().filter(meets).map(candidate).collect();
         let host = choose(state, &candidates);
         let found = host.and_then(|host| {
             let id = image_on(&reports.get(&host)?.1, image)?;
             Some((host, id))
         });
-        return found.ok_or_else(|| Refusal::NoHostForImage {
-            image: image.to_string(),
+        return found.ok_or_else(|| match constraints {
+            [] => Refusal::NoHostForImage {
+                image: image.to_string(),
+            },
+            some => Refusal::NoHostMeets {
+                image: image.to_string(),
+                constraints: some
+                    .iter()
+                    .map(|c| format!("`{c}`"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
         });
     }
     let host = find_host(state, wanted)?;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use godwit_core::{Command, Container, Desired, container_operation};
+use godwit_core::{Command, Container, Desired, container_operation, due};
 use godwit_types::{
     AgentCommand, ContainerId, Exit, FailureKind, InstanceState, Outcome, Status, Verb,
 };
@@ -14,20 +14,21 @@ use crate::ids;
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-fn get(leader: &Leader, id: &ContainerId) -> Option<Container> {
+pub(super) fn get(leader: &Leader, id: &ContainerId) -> Option<Container> {
     leader.state().containers.get(id).cloned()
 }
 
-fn report(container: &Container, state: InstanceState) -> Command {
+pub(super) fn report(container: &Container, state: InstanceState) -> Command {
     Command::ReportInstance {
         host: container.host.clone(),
         container: container.id.clone(),
         generation: container.generation,
         state: Some(state),
+        details: None,
     }
 }
 
-async fn propose(leader: &Leader, command: Command) {
+pub(super) async fn propose(leader: &Leader, command: Command) {
     if let Err(reason) = leader.raft.propose(&command).await {
         // The state is looked at again: what is still due is done again.
         warn!(%reason, ?command, "not written");
@@ -77,8 +78,12 @@ pub(super) async fn run(leader: &Arc<Leader>, id: &ContainerId) {
 pub(super) async fn stop(leader: &Arc<Leader>, id: &ContainerId) {
     let job = Job::Stop(id.clone());
     let operation = ids::operation_id();
-    while let Some(container) = get(leader, id).filter(|c| c.status == Status::Running) {
-        let Desired::Stopped { grace_ms } = container.desired else {
+    while let Some(container) = get(leader, id) {
+        if !due(&leader.state()).contains(&job) {
+            break;
+        }
+        let (Desired::Stopped { grace_ms } | Desired::Restarted { grace_ms }) = container.desired
+        else {
             break;
         };
         let command = AgentCommand {

@@ -35,6 +35,16 @@ pub fn against(
     if state.is_draining(to) {
         against.push(Refusal::HostDraining { host: to.clone() });
     }
+    let constraints = &container.spec.options.policy.constraints;
+    if let Some(there) = state.hosts.get(to)
+        && let Some(constraint) = constraints.iter().find(|c| !c.holds(&there.labels))
+    {
+        against.push(Refusal::Constrained {
+            host: to.clone(),
+            name: name(),
+            constraint: constraint.to_string(),
+        });
+    }
     if container.status != Status::Running {
         against.push(Refusal::NotRunning {
             name: name(),

@@ -20,6 +20,7 @@ mod fitness;
 pub mod members;
 mod migration;
 mod networks;
+mod orders;
 mod progress;
 mod reconcile;
 mod recovery;
@@ -47,6 +48,7 @@ use crate::{
 pub use fitness::against;
 use progress::Progresses;
 pub use reconcile::{Job, JobError, Jobs};
+pub use sessions::AskError;
 use sessions::Sessions;
 use waits::Waits;
 
@@ -92,6 +94,7 @@ impl Leader {
         scope.spawn(networks::run(leader.clone()));
         scope.spawn(drain::run(leader.clone()));
         scope.spawn(members::run(leader.clone()));
+        scope.spawn(orders::remove_ended(leader.clone()));
         let sweeper = leader.clone();
         scope.spawn(async move {
             loop {

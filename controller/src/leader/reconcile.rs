@@ -11,7 +11,7 @@ use godwit_core::due;
 use godwit_types::{CommandFailure, HostName};
 use tokio::sync::{Notify, oneshot};
 
-use super::{Leader, container, migration, recovery, volume};
+use super::{Leader, container, migration, orders, recovery, volume};
 
 /// A job that ended without a change of the state is not begun again at once.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -92,6 +92,8 @@ async fn work(leader: Arc<Leader>, job: Job) {
         Job::Run(id) => container::run(&leader, id).await,
         Job::Stop(id) => container::stop(&leader, id).await,
         Job::Remove(id) => container::remove(&leader, id).await,
+        Job::Start(id) => orders::start(&leader, id).await,
+        Job::Pause(id) => orders::pause(&leader, id).await,
         Job::Migrate(id) => migration::drive(&leader, id).await,
         Job::Clear(id) => recovery::clear(&leader, id).await,
         Job::RemoveVolume(name) => volume::remove(&leader, name).await,

@@ -252,6 +252,7 @@ impl Agent {
                 container: id.clone(),
                 generation: *generation,
                 state: state.clone(),
+                details: Default::default(),
             });
         AgentReport {
             facts: HostFacts {
@@ -381,6 +382,22 @@ impl Inner {
                 self.instances.remove(container);
                 Outcome::Done
             }
+            Verb::Start { container, .. } | Verb::Unpause { container, .. } => {
+                if let Some(instance) = self.instances.get_mut(container) {
+                    instance.1 = InstanceState::Running { pid: 42 };
+                }
+                match verb {
+                    Verb::Start { .. } => Outcome::Running { pid: 42 },
+                    _ => Outcome::Done,
+                }
+            }
+            Verb::Pause { container, .. } => {
+                if let Some(instance) = self.instances.get_mut(container) {
+                    instance.1 = InstanceState::Paused { pid: 42 };
+                }
+                Outcome::Done
+            }
+            Verb::Signal { .. } | Verb::Update { .. } => Outcome::Done,
             Verb::SyncNetwork { table } => {
                 let name = table.network.name.to_string();
                 let known = self.tables.get(&name).map_or(0, |known| known.version);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
-    OperationId, Progress, Round, VolumeId,
+    HostName, ImageSummary, InstanceDetails, InstanceReport, MigrationId, MigrationOptions,
+    NetworkTable, OperationId, Progress, Round, Signal, VolumeId,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -90,6 +90,9 @@ pub enum Verb {
         /// Whether memory comes before the freeze.
         #[serde(default)]
         options: MigrationOptions,
+        /// What is known of the instance that comes.
+        #[serde(default)]
+        details: InstanceDetails,
     },
     /// Source: send memory in rounds while the container runs, until what is left fits in the
     /// freeze. Takes as long as it takes, and says meanwhile how it stands. → `PreCopied`
@@ -163,6 +166,35 @@ pub enum Verb {
     SyncNetwork { table: NetworkTable },
     /// Remove the data of a volume that no container uses any more. → `Done`
     RemoveVolume { volume: VolumeId },
+
+    /// Start again what has ended here, with the same writable layer. → `Running`
+    Start {
+        container: ContainerId,
+        generation: Generation,
+        spec: Box<ContainerSpec>,
+    },
+    /// Stop every task by the cgroup. → `Done`
+    Pause {
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// → `Done`
+    Unpause {
+        container: ContainerId,
+        generation: Generation,
+    },
+    /// To the first process. → `Done`
+    Signal {
+        container: ContainerId,
+        generation: Generation,
+        signal: Signal,
+    },
+    /// Other limits, or another restart policy, from now on. → `Done`
+    Update {
+        container: ContainerId,
+        generation: Generation,
+        spec: Box<ContainerSpec>,
+    },
 }
 
 impl Verb {
@@ -183,7 +215,12 @@ impl Verb {
             | Self::Resume { container, .. }
             | Self::Discard { container, .. }
             | Self::Thaw { container, .. }
-            | Self::Release { container, .. } => Some(container),
+            | Self::Release { container, .. }
+            | Self::Start { container, .. }
+            | Self::Pause { container, .. }
+            | Self::Unpause { container, .. }
+            | Self::Signal { container, .. }
+            | Self::Update { container, .. } => Some(container),
             Self::SyncNetwork { .. } | Self::RemoveVolume { .. } => None,
         }
     }
@@ -203,7 +240,12 @@ impl Verb {
             | Self::Stage { generation, .. }
             | Self::Resume { generation, .. }
             | Self::Thaw { generation, .. }
-            | Self::Release { generation, .. } => Some(*generation),
+            | Self::Release { generation, .. }
+            | Self::Start { generation, .. }
+            | Self::Pause { generation, .. }
+            | Self::Unpause { generation, .. }
+            | Self::Signal { generation, .. }
+            | Self::Update { generation, .. } => Some(*generation),
             Self::Discard { generation, .. } => *generation,
             Self::CheckDestination { .. }
             | Self::SyncNetwork { .. }
@@ -230,6 +272,11 @@ impl Verb {
             Self::Release { .. } => "release",
             Self::SyncNetwork { .. } => "sync-network",
             Self::RemoveVolume { .. } => "remove-volume",
+            Self::Start { .. } => "start",
+            Self::Pause { .. } => "pause",
+            Self::Unpause { .. } => "unpause",
+            Self::Signal { .. } => "signal",
+            Self::Update { .. } => "update",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Digest, IdError};
+use crate::{ByteSize, Digest, HealthOptions, IdError};
 
 /// `name:tag`, the tag `latest` when none is given. Short names stay short: no registry is
 /// added, as none is asked.
@@ -99,6 +99,9 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// Ports that the image serves, as in `80/tcp`.
     pub exposed: Vec<String>,
+    /// How it is found out whether it does its work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthOptions>,
 }
 
 /// One image in one host's store.

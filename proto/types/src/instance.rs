@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, Generation, MigrationId};
+use crate::{ContainerId, Generation, InstanceDetails, MigrationId};
 
 /// How a container's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,10 @@ pub enum InstanceState {
     Running {
         pid: i32,
     },
+    /// Every task stopped by its cgroup, as somebody asked.
+    Paused {
+        pid: i32,
+    },
     /// Every task stopped and dumped, held on the source until the leader's answer.
     Frozen {
         migration: MigrationId,
@@ -32,6 +36,10 @@ pub enum InstanceState {
         migration: MigrationId,
     },
     Exited {
+        exit: Exit,
+    },
+    /// It has ended by itself, and its host will start it again in a moment.
+    Restarting {
         exit: Exit,
     },
     /// The shim is gone and left no exit code.
@@ -46,4 +54,6 @@ pub struct InstanceReport {
     pub container: ContainerId,
     pub generation: Generation,
     pub state: InstanceState,
+    #[serde(default)]
+    pub details: InstanceDetails,
 }

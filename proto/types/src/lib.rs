@@ -7,12 +7,14 @@
 
 mod command;
 mod cpu;
+mod details;
 mod digest;
 mod generation;
 mod host;
 mod id;
 mod image;
 mod instance;
+mod limits;
 mod member;
 mod migration;
 mod network;
@@ -20,6 +22,7 @@ mod options;
 mod precopy;
 mod queue;
 mod refusal;
+mod signal;
 mod spec;
 mod units;
 mod view;
@@ -29,6 +32,7 @@ pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
 };
 pub use cpu::missing_cpu_flags;
+pub use details::InstanceDetails;
 pub use digest::{Digest, DigestError};
 pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
@@ -38,13 +42,16 @@ pub use id::{
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
+pub use limits::{DeviceRate, Limits, LimitsChange, cpuset, shares_to_weight};
 pub use member::{MemberRecord, MemberRole, Membership};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    ExtraHost, HOST_GATEWAY, MAX_MOUNTS, Mount, MountSource, NetworkMode, Options, PolicyOptions,
-    PortOptions, ProcessOptions, Protocol, Published, StorageOptions, TerminalOptions, VolumeMount,
-    VolumesFrom, plain_path,
+    AutoRemove, CAPABILITIES, Constraint, Device, ExtraHost, HOST_GATEWAY, Health, HealthCheck,
+    HealthOptions, HealthStatus, MAX_MOUNTS, Mount, MountSource, NetworkMode, OptionProblem,
+    Options, PolicyOptions, PortOptions, ProcessOptions, Protocol, Published, RestartPolicy,
+    Seccomp, StorageOptions, TerminalOptions, Tmpfs, ULIMITS, Ulimit, VolumeMount, VolumesFrom,
+    capability, is_net_sysctl, parse_label, parse_sysctl, parse_ulimit, plain_path,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
@@ -52,7 +59,8 @@ pub use precopy::{
 };
 pub use queue::{DrainLeft, DrainView, MigrationLimits, Priority};
 pub use refusal::Refusal;
-pub use spec::{ContainerSpec, Limits};
+pub use signal::{Signal, SignalError};
+pub use spec::ContainerSpec;
 pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
     ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,

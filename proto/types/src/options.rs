@@ -1,18 +1,26 @@
 //! What a user can ask of a container beyond image, command and network, by area. All of it has a
 //! default, which is Docker's; all of it holds on whatever host the container comes to.
 
+mod health;
 mod policy;
 mod ports;
+mod problem;
 mod process;
 mod storage;
+mod sysctl;
 mod terminal;
 
-pub use policy::PolicyOptions;
+pub use health::{Health, HealthCheck, HealthOptions, HealthStatus};
+pub use policy::{AutoRemove, Constraint, PolicyOptions, RestartPolicy, parse_label};
 pub use ports::{ExtraHost, HOST_GATEWAY, NetworkMode, PortOptions, Protocol, Published};
-pub use process::ProcessOptions;
+pub use problem::OptionProblem;
+pub use process::{
+    CAPABILITIES, Device, ProcessOptions, Seccomp, Tmpfs, ULIMITS, Ulimit, capability, parse_ulimit,
+};
 pub use storage::{
     MAX_MOUNTS, Mount, MountSource, StorageOptions, VolumeMount, VolumesFrom, plain as plain_path,
 };
+pub use sysctl::{is_net as is_net_sysctl, parse as parse_sysctl};
 pub use terminal::TerminalOptions;
 
 use serde::{Deserialize, Serialize};

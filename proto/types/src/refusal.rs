@@ -54,6 +54,22 @@ pub enum Refusal {
     NotRunning { name: ContainerName, status: String },
     #[error("container `{name}` is running; stop it first or use force")]
     StillRunning { name: ContainerName },
+    #[error("container `{name}` is being {what} by another request")]
+    Changing { name: ContainerName, what: String },
+    #[error("container `{name}` is {status}, so it can't be {what}")]
+    CantBe {
+        name: ContainerName,
+        status: String,
+        what: String,
+    },
+    #[error("no host is up that has image `{image}` and meets {constraints}")]
+    NoHostMeets { image: String, constraints: String },
+    #[error("host `{host}` does not meet the constraint `{constraint}` of container `{name}`")]
+    Constrained {
+        host: HostName,
+        name: ContainerName,
+        constraint: String,
+    },
     #[error("container `{name}` is being moved by migration {migration} ({phase})")]
     Migrating {
         name: ContainerName,

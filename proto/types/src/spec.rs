@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ContainerName, Cpus, Digest, ImageName, NetworkAttachment, Options};
+use crate::{ContainerName, Digest, ImageName, Limits, NetworkAttachment, Options};
 
 /// Everything that any host needs to run a container, complete: nothing in it depends on the
-/// host. It never changes after the container was created.
+/// host. Only its name, its limits and its restart policy change after the container was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub name: ContainerName,
@@ -25,13 +25,4 @@ pub struct ContainerSpec {
     pub hostname: String,
     #[serde(default)]
     pub options: Options,
-}
-
-/// Upper bounds; None: no bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    pub memory: Option<ByteSize>,
-    pub cpus: Option<Cpus>,
-    pub pids: Option<u32>,
 }

@@ -1,13 +1,14 @@
 //! What people and programs read: `--format json` prints these as they are.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ByteSize, ContainerId, ContainerName, ContainerSpec, Digest, Exit, FailureKind, Generation,
-    HostFacts, HostName, ImageName, MemberName, MemberRole, MigrationId, MigrationOptions,
-    MigrationTimes, NetworkName, Phase, Priority, Progress, Round, Subnet,
+    HealthStatus, HostFacts, HostName, ImageName, InstanceDetails, MemberName, MemberRole,
+    MigrationId, MigrationOptions, MigrationTimes, NetworkName, Phase, Priority, Progress, Round,
+    Subnet,
 };
 
 /// A container's state in one word, and what belongs to it.
@@ -16,7 +17,21 @@ use crate::{
 pub enum Status {
     /// Accepted, its host is making it.
     Creating,
+    /// Made, and started when somebody asks for it.
+    Created,
+    /// Its host starts it.
+    Starting {
+        /// How the run before ended, if there was one and it is known.
+        before: Option<Exit>,
+        /// It has never been on its host.
+        fresh: bool,
+    },
     Running,
+    Paused,
+    /// It has ended by itself; its host will start it again in a moment.
+    Restarting {
+        exit: Exit,
+    },
     Exited {
         exit: Exit,
     },
@@ -31,7 +46,11 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Creating => f.pad("creating"),
+            Self::Created => f.pad("created"),
+            Self::Starting { .. } => f.pad("starting"),
             Self::Running => f.pad("running"),
+            Self::Paused => f.pad("paused"),
+            Self::Restarting { exit } => f.pad(&format!("restarting ({})", exit.code)),
             Self::Exited { exit } => f.pad(&format!("exited ({})", exit.code)),
             Self::Failed { .. } => f.pad("failed"),
             Self::Removing => f.pad("removing"),
@@ -56,6 +75,26 @@ pub struct ContainerView {
     /// The migration under way.
     pub migration: Option<MigrationId>,
     pub spec: ContainerSpec,
+    #[serde(default)]
+    pub details: InstanceDetails,
+}
+
+impl ContainerView {
+    /// The status, and how it does.
+    pub fn status_text(&self) -> String {
+        let mut text = self.status.to_string();
+        if self.details.oom_killed && matches!(self.status, Status::Exited { .. }) {
+            text.push_str(" (out of memory)");
+        }
+        if let (Status::Running, Some(health)) = (&self.status, &self.details.health) {
+            text.push_str(match health.status {
+                HealthStatus::Starting => " (health: starting)",
+                HealthStatus::Healthy => " (healthy)",
+                HealthStatus::Unhealthy => " (unhealthy)",
+            });
+        }
+        text
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +110,8 @@ pub struct HostView {
     pub draining: bool,
     /// None: it was never in contact with this leader.
     pub facts: Option<HostFacts>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,8 @@
 //! always in a v2 tree: on a hybrid host that tree has no controllers, but its freezer works,
 //! stops tasks with a single write, and keeps them killable.
 
+mod limits;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -40,6 +42,16 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    #[error("`{option}`: `{value}` was refused by the kernel (`{path}`)")]
+    Limit {
+        option: &'static str,
+        value: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`--cpuset-cpus`: this host has no processor {0}")]
+    Processors(String),
     #[error("cgroup `{group}` has no v2 directory, so its tasks can't be frozen; mount cgroup2")]
     NoFreezer { group: String },
     #[error("cgroup `{group}`: tasks did not {step} in {} s", PATIENCE.as_secs())]
@@ -63,6 +75,27 @@ fn v2_root(mode: CgroupMode) -> Option<&'static Path> {
         CgroupMode::Hybrid => Some(Path::new("/sys/fs/cgroup/unified")),
         CgroupMode::V1 => None,
     }
+}
+
+/// Whether this group is asked to be frozen. Asked often: the hierarchies are looked for once.
+pub fn is_frozen(path: &str) -> bool {
+    static ROOT: std::sync::OnceLock<Option<&'static Path>> = std::sync::OnceLock::new();
+    let root = ROOT.get_or_init(|| mode().ok().and_then(v2_root));
+    root.is_some_and(|root| {
+        let file = root.join(path).join("cgroup.freeze");
+        fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    })
+}
+
+/// Where a v1 controller is mounted, alone or with others.
+fn v1_mount(controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (at, kind, options) = (fields.nth(1)?, fields.next()?, fields.next()?);
+        (kind == "cgroup" && options.split(',').any(|option| option == controller))
+            .then(|| PathBuf::from(at))
+    })
 }
 
 /// One container's group, by its path below the hierarchies' roots.
@@ -122,17 +155,50 @@ impl Group {
         write(&dir.join("cgroup.procs"), &pid.to_string())
     }
 
-    pub fn limit(&self, limits: &Limits) -> Result<()> {
-        let resources: LinuxResources = serde_json::from_value(resources(limits))
-            .map_err(|error| self.failed("limiting")(error.to_string()))?;
-        self.manager
-            .apply(&ControllerOpt {
-                resources: &resources,
-                disable_oom_killer: false,
-                oom_score_adj: None,
-                freezer_state: None,
-            })
-            .map_err(|error| self.failed("limiting")(error.to_string()))
+    /// Everything that bounds the group's tasks. Answers what this host can't do, a line each.
+    pub fn limit(&self, limits: &Limits, devices: &serde_json::Value) -> Result<Vec<String>> {
+        if self.mode != CgroupMode::V2 {
+            let resources: LinuxResources =
+                serde_json::from_value(json!({ "devices": devices }))
+                    .map_err(|error| self.failed("limiting")(error.to_string()))?;
+            self.manager
+                .apply(&ControllerOpt {
+                    resources: &resources,
+                    disable_oom_killer: false,
+                    oom_score_adj: None,
+                    freezer_state: None,
+                })
+                .map_err(|error| self.failed("limiting")(error.to_string()))?;
+        }
+        self.update(limits)
+    }
+
+    /// Other limits for a group that has some. Answers what this host can't do.
+    pub fn update(&self, limits: &Limits) -> Result<Vec<String>> {
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        let missing = limits::missing_cpus(limits, &online);
+        if !online.is_empty() && !missing.is_empty() {
+            let list: Vec<_> = missing.iter().map(u32::to_string).collect();
+            return Err(CgroupError::Processors(list.join(", ")));
+        }
+        let writes = limits::writes(limits, self.mode, limits::block_device)?;
+        limits::apply(&writes, |controller| self.directory(controller))
+    }
+
+    /// Whether the kernel killed something in it for want of memory.
+    pub fn was_out_of_memory(&self) -> bool {
+        limits::oom_kills(self.mode, &self.directory("memory")) > 0
+    }
+
+    /// Where a controller's files are.
+    fn directory(&self, controller: &str) -> PathBuf {
+        let root = Path::new("/sys/fs/cgroup");
+        match self.mode {
+            CgroupMode::V2 => root.join(&self.path),
+            CgroupMode::V1 | CgroupMode::Hybrid => v1_mount(controller)
+                .unwrap_or_else(|| root.join(controller))
+                .join(&self.path),
+        }
     }
 
     /// Leaves so many percent of what its limits, or this host's processors, allow; None: all.
@@ -261,22 +327,6 @@ pub fn remove_parent(path: &str) {
     }
 }
 
-/// The limits as the OCI runtime specification writes them.
-pub fn resources(limits: &Limits) -> serde_json::Value {
-    let mut resources = json!({});
-    if let Some(memory) = limits.memory {
-        // As Docker: the container may not swap beyond its memory limit.
-        resources["memory"] = json!({ "limit": memory.0 });
-    }
-    if let Some(cpus) = limits.cpus {
-        resources["cpu"] = json!({ "period": 100_000, "quota": u64::from(cpus.0) * 100 });
-    }
-    if let Some(pids) = limits.pids {
-        resources["pids"] = json!({ "limit": pids });
-    }
-    resources
-}
-
 /// The share of processors alone.
 fn cpu(limits: &Limits, percent: Option<u32>) -> serde_json::Value {
     let whole = limits.cpus.map(|cpus| i64::from(cpus.0) * 100);
@@ -309,21 +359,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use godwit_types::{ByteSize, Cpus};
+    use godwit_types::Cpus;
 
     #[test]
-    fn limits_become_resources() {
+    fn a_throttle_leaves_a_share_of_the_limit() {
         let limits = Limits {
-            memory: Some(ByteSize(64 << 20)),
             cpus: Some(Cpus(1500)),
-            pids: Some(7),
+            ..Limits::default()
         };
-        let value = resources(&limits);
-        assert_eq!(value["memory"]["limit"], 64 << 20);
-        assert_eq!(value["cpu"]["quota"], 150_000);
-        assert_eq!(value["pids"]["limit"], 7);
-        assert_eq!(resources(&Limits::default()), json!({}));
-        serde_json::from_value::<LinuxResources>(value).unwrap();
         assert_eq!(cpu(&limits, Some(20))["cpu"]["quota"], 30_000);
         assert_eq!(cpu(&limits, None)["cpu"]["quota"], 150_000);
         assert_eq!(cpu(&Limits::default(), None)["cpu"]["quota"], -1);

@@ -2,29 +2,16 @@
 
 use std::path::Path;
 
-use godwit_types::{ContainerId, ContainerSpec, ImageConfig, NetworkMode};
+use godwit_types::{
+    ContainerId, ContainerSpec, Device, ImageConfig, NetworkMode, ProcessOptions, Seccomp,
+};
 use serde_json::{Value, json};
 
-use super::{User, etc, oci_mounts};
-use crate::{cgroup, criu::Bind, volume::Volumes};
-
-/// Docker's default set.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
+use super::{
+    User, confine, etc, oci_mounts,
+    seccomp::{self, SeccompError},
+};
+use crate::{criu::Bind, volume::Volumes};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -52,6 +39,28 @@ pub fn binds(etc: &Path) -> Vec<Bind> {
         .collect()
 }
 
+/// Directories of /proc and /sys that say or do too much: empty ones are mounted over them.
+pub const MASKED_DIRS: [&str; 4] = ["/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware"];
+
+/// Where the reaper is, if it was asked for.
+pub const INIT: &str = "/sbin/docker-init";
+
+/// What keeps a bundle from being made.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("device `{}`", .device.host)]
+    Device {
+        device: Device,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+}
+
+/// What was asked for and this host can't do, a line each.
+pub type Warnings = Vec<String>;
+
 /// What goes into a bundle.
 pub struct Bundle<'a> {
     pub id: &'a ContainerId,
@@ -65,22 +74,38 @@ pub struct Bundle<'a> {
     /// Below the hierarchies' roots.
     pub cgroup: &'a str,
     pub volumes: &'a Volumes,
+    /// The reaper on this host.
+    pub init: &'a Path,
 }
 
 impl Bundle<'_> {
     /// Entry point and command, as Docker puts them together.
     pub fn arguments(&self) -> Vec<String> {
-        let command = if self.spec.command.is_empty() {
+        let own = self.process().entrypoint.as_ref();
+        // The image's command is an argument of its own entry point alone.
+        let command = if self.spec.command.is_empty() && own.is_none() {
             &self.image.cmd
         } else {
             &self.spec.command
         };
-        self.image
-            .entrypoint
+        own.unwrap_or(&self.image.entrypoint)
             .iter()
             .chain(command)
             .cloned()
             .collect()
+    }
+
+    fn process(&self) -> &ProcessOptions {
+        &self.spec.options.process
+    }
+
+    /// What is executed: the above, below the reaper if there is one.
+    fn executed(&self) -> Vec<String> {
+        let mut arguments = self.arguments();
+        if self.process().init {
+            arguments.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+        }
+        arguments
     }
 
     /// The environment: the image's, then the user's over it.
@@ -106,7 +131,10 @@ impl Bundle<'_> {
     }
 
     pub fn working_dir(&self) -> &str {
-        if self.image.working_dir.is_empty() {
+        let own = &self.process().working_dir;
+        if !own.is_empty() {
+            own
+        } else if self.image.working_dir.is_empty() {
             "/"
         } else {
             &self.image.working_dir
@@ -137,7 +165,11 @@ impl Bundle<'_> {
     }
 
     /// `config.json`.
-    pub fn config(&self) -> Value {
+    pub fn config(&self) -> Result<(Value, Warnings), BundleError> {
+        let mut warnings = Warnings::new();
+        let process = self.process();
+        let shm = format!("size={}", process.shm_size.map_or(64 << 20, |size| size.0));
+        let sys = if process.privileged { "rw" } else { "ro" };
         let mut mounts = vec![
             json!({"destination": "/proc", "type": "proc", "source": "proc",
                    "options": ["nosuid", "noexec", "nodev"]}),
@@ -146,11 +178,11 @@ impl Bundle<'_> {
             json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
             json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
-                   "options": ["nosuid", "noexec", "nodev", "ro"]}),
+                   "options": ["nosuid", "noexec", "nodev", sys]}),
             json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
                    "options": ["nosuid", "noexec", "nodev"]}),
             json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                   "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+                   "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]}),
         ];
         let storage = &self.spec.options.storage;
         for bind in binds(self.etc) {
@@ -166,29 +198,121 @@ impl Bundle<'_> {
                 "source": bind.source, "options": ["bind", "rprivate"]}));
         }
         mounts.extend(oci_mounts(self.spec, self.volumes));
-        json!({
+        for tmpfs in &process.tmpfs {
+            let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), "noexec".to_owned()];
+            for option in &tmpfs.options {
+                // The later word counts, as with Docker.
+                let opposite = match option.strip_prefix("no") {
+                    Some(rest) => rest.to_owned(),
+                    None => format!("no{option}"),
+                };
+                options.retain(|old| *old != opposite && old != option);
+                options.push(option.clone());
+            }
+            mounts.push(json!({"destination": tmpfs.path, "type": "tmpfs",
+                "source": "tmpfs", "options": options}));
+        }
+        if process.init {
+            mounts.push(json!({"destination": INIT, "type": "bind",
+                "source": self.init, "options": ["bind", "ro", "rprivate"]}));
+        }
+        let mut capabilities = confine::capabilities(process);
+        let lost = confine::keep_held(&mut capabilities, confine::held());
+        if !lost.is_empty() {
+            warnings.push(format!(
+                "this host can't give {}: the container runs without",
+                lost.join(", ")
+            ));
+        }
+        let devices = confine::devices(process)
+            .map_err(|(device, source)| BundleError::Device { device, source })?;
+        let rlimits: Vec<Value> = process
+            .ulimits
+            .iter()
+            .map(|(name, wanted)| {
+                let may_raise = confine::held() >> 24 & 1 == 1;
+                let (limit, cut) = confine::ulimit(*wanted, confine::own_hard(name), may_raise);
+                if cut {
+                    warnings.push(format!(
+                        "`--ulimit {name}`: this host can't go beyond {}",
+                        limit
+                            .hard
+                            .map_or("its own".to_owned(), |hard| hard.to_string())
+                    ));
+                }
+                let number = |bound: Option<u64>| bound.unwrap_or(u64::MAX);
+                json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()),
+                       "soft": number(limit.soft), "hard": number(limit.hard)})
+            })
+            .collect();
+        let mut masked: Vec<&str> = MASKED_FILES.to_vec();
+        masked.extend(MASKED_DIRS);
+        let mut config = json!({
             "ociVersion": "1.0.2",
             "hostname": self.hostname(),
-            "root": {"path": self.root, "readonly": false},
+            "root": {"path": self.root, "readonly": process.read_only},
             "mounts": mounts,
             "process": {
                 "terminal": false,
                 "user": {"uid": self.user.uid, "gid": self.user.gid,
                          "additionalGids": self.user.groups},
-                "args": self.arguments(),
+                "args": self.executed(),
                 "env": self.environment(),
                 "cwd": self.working_dir(),
-                "capabilities": self.capabilities(),
-                "noNewPrivileges": false,
+                "capabilities": self.capabilities(&capabilities),
+                "rlimits": rlimits,
             },
             "linux": {
                 "namespaces": self.namespaces(),
                 "cgroupsPath": format!("/{}", self.cgroup),
-                "resources": cgroup::resources(&self.spec.limits),
-                "maskedPaths": MASKED_FILES,
-                "readonlyPaths": READ_ONLY,
+                "resources": {"devices": devices.rules},
+                "devices": devices.nodes,
             },
-        })
+        });
+        // Said only where it is so: with the word `false` the runtime would load the filter after the
+        // capabilities are gone, which the kernel refuses.
+        if process.no_new_privileges {
+            config["process"]["noNewPrivileges"] = true.into();
+        }
+        if !process.privileged {
+            config["linux"]["maskedPaths"] = json!(masked);
+            config["linux"]["readonlyPaths"] = json!(READ_ONLY);
+        }
+        if let Some(score) = self.spec.limits.oom_score_adj {
+            let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+            let own: i32 = own.trim().parse().unwrap_or(0);
+            if score < own && confine::held() >> 24 & 1 == 0 {
+                warnings.push(format!(
+                    "`--oom-score-adj {score}`: this host can't go below {own}"
+                ));
+            } else {
+                config["process"]["oomScoreAdj"] = score.into();
+            }
+        }
+        let sysctls: std::collections::BTreeMap<_, _> = process
+            .sysctls
+            .iter()
+            .filter(|(name, _)| !godwit_types::is_net_sysctl(name))
+            .collect();
+        if !sysctls.is_empty() {
+            config["linux"]["sysctl"] = json!(sysctls);
+        }
+        let profile = match &process.seccomp {
+            _ if process.privileged => None,
+            Seccomp::Unconfined => None,
+            Seccomp::Default => Some(None),
+            Seccomp::Profile(text) => Some(Some(text.as_str())),
+        };
+        if let Some(profile) = profile {
+            let kernel = rustix::system::uname();
+            let container = seccomp::Container {
+                capabilities: &capabilities,
+                arch: std::env::consts::ARCH,
+                kernel: &kernel.release().to_string_lossy(),
+            };
+            config["linux"]["seccomp"] = seccomp::filter(profile, &container)?;
+        }
+        Ok((config, warnings))
     }
 
     fn namespaces(&self) -> Value {
@@ -205,9 +329,8 @@ impl Bundle<'_> {
     }
 
     /// A user other than root has none but what its files give it, as with Docker.
-    fn capabilities(&self) -> Value {
-        let all: &[&str] = &CAPABILITIES;
-        let held: &[&str] = if self.user.uid == 0 { all } else { &[] };
+    fn capabilities(&self, all: &[String]) -> Value {
+        let held = if self.user.uid == 0 { all } else { &[] };
         json!({"bounding": all, "effective": held, "permitted": held, "inheritable": []})
     }
 }
@@ -247,6 +370,7 @@ mod tests {
             etc: Path::new("/e"),
             cgroup: "godwit/x",
             volumes: &Volumes::new(Path::new("/d")),
+            init: Path::new("/i"),
         });
     }
 
@@ -264,7 +388,8 @@ mod tests {
     #[test]
     fn the_bundle_is_a_valid_specification() {
         with_bundle(|bundle| {
-            let spec: oci_spec::runtime::Spec = serde_json::from_value(bundle.config()).unwrap();
+            let spec: oci_spec::runtime::Spec =
+                serde_json::from_value(bundle.config().unwrap().0).unwrap();
             assert_eq!(
                 spec.linux()
                     .as_ref()

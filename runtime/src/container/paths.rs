@@ -6,6 +6,7 @@
 //!                    shim.log       what the shim had to say
 //!                    exit.json      how the first process ended
 //!                    log.json       the container's output
+//!                    warnings       what this host can't do for it
 //!                    bundle/        the OCI bundle
 //!                    etc/           files bound over /etc of the container
 //!                    rootfs/        upper, work, merged
@@ -30,6 +31,8 @@ use serde::Serialize;
 
 /// See [`crate::shim::held`].
 pub const HELD: &str = "held";
+/// See [`InstancePaths::warnings`].
+pub const WARNINGS: &str = "warnings";
 
 /// The paths of one instance.
 #[derive(Debug, Clone)]
@@ -69,6 +72,11 @@ impl InstancePaths {
 
     pub fn log(&self) -> PathBuf {
         self.dir.join(crate::log::FILE)
+    }
+
+    /// What was asked for and this host can't do, a line each.
+    pub fn warnings(&self) -> PathBuf {
+        self.dir.join(WARNINGS)
     }
 
     pub fn bundle(&self) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use godwit_types::{Digest, ImageConfig};
+use godwit_types::{Digest, HealthOptions, ImageConfig};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -101,6 +101,35 @@ struct Run {
     volumes: BTreeMap<String, serde_json::Value>,
     #[serde(default, deserialize_with = "nullable")]
     exposed_ports: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    healthcheck: Option<Healthcheck>,
+}
+
+/// As Docker writes it: times in nanoseconds.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Healthcheck {
+    #[serde(deserialize_with = "nullable")]
+    test: Vec<String>,
+    interval: u64,
+    timeout: u64,
+    start_period: u64,
+    retries: u32,
+}
+
+impl From<Healthcheck> for HealthOptions {
+    fn from(check: Healthcheck) -> Self {
+        let millis = |nanos: u64| (nanos > 0).then_some(nanos / 1_000_000);
+        let off = check.test.first().is_some_and(|first| first == "NONE");
+        Self {
+            off,
+            test: if off { Vec::new() } else { check.test },
+            interval_ms: millis(check.interval),
+            timeout_ms: millis(check.timeout),
+            start_period_ms: millis(check.start_period),
+            retries: (check.retries > 0).then_some(check.retries),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -138,6 +167,7 @@ impl Config {
                 labels: run.labels,
                 volumes: run.volumes.into_keys().collect(),
                 exposed: run.exposed_ports.into_keys().collect(),
+                healthcheck: run.healthcheck.map(HealthOptions::from),
             },
             created: created.map_or(0, OffsetDateTime::unix_timestamp),
             diff_ids,

@@ -25,6 +25,8 @@ mod ports;
 mod table;
 mod veth;
 
+pub(crate) use namespace::inside;
+
 pub use error::NetworkError;
 pub use hold::Hold;
 pub use networks::{Gate, Networks};

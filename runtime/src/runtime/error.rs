@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     cgroup::CgroupError,
-    container::UserError,
+    container::{BundleError, UserError},
     image::ImageError,
     memory::StoreError,
     network::NetworkError,
@@ -84,4 +84,12 @@ pub enum RuntimeError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     User(#[from] UserError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("sysctl `{name}`")]
+    Sysctl {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
 }

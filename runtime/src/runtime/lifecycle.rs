@@ -11,13 +11,14 @@ use std::{
 use godwit_types::{ContainerId, ContainerSpec, Exit, InstanceState, NetworkMode};
 use tokio::{process::Command, time::timeout};
 
-use super::{Result, Runtime, RuntimeError, blocking, state::word, volumes};
+use super::{Result, Runtime, RuntimeError, blocking, state::word, sysctl, volumes};
 use crate::{
     cgroup::Group,
     container::{
-        Bundle, CommandError, InstancePaths, host_mounts, remove_images, remove_tree,
-        resolve_command, resolve_user, write_atomic,
+        Bundle, BundleError, CommandError, INIT, InstancePaths, devices, host_mounts, init_path,
+        remove_images, remove_tree, resolve_command, resolve_user, write_atomic,
     },
+    criu::Bind,
     network::{Gate, link_name},
     rootfs::Rootfs,
     shim::{
@@ -53,7 +54,11 @@ impl Runtime {
         made
     }
 
-    async fn make_and_start(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<i32> {
+    pub(super) async fn make_and_start(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+    ) -> Result<i32> {
         let image = self.image_of(spec)?;
         self.check_binds(spec)?;
         let paths = self.paths(id);
@@ -62,14 +67,22 @@ impl Runtime {
         let netns = self.attach(id, spec, Gate::Open).await?;
         self.publish(id, spec).await?;
         let rootfs = Rootfs::new(&paths.rootfs());
-        let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone()));
+        let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone())?);
+        let init = init_path(&self.inner.config.data);
         let (id_, spec_, cgroup) = (id.clone(), spec.clone(), self.cgroup(id));
         let volumes = self.inner.volumes.clone();
         blocking(move || {
-            rootfs.mount(&image.layers)?;
+            if !rootfs.is_mounted() {
+                rootfs.mount(&image.layers)?;
+            }
             let root = rootfs.merged();
             volumes::make(&spec_, &root, &volumes)?;
-            let user = resolve_user(&root, &image.config.user)?;
+            let process = &spec_.options.process;
+            let user = match process.user.as_str() {
+                "" => &image.config.user,
+                user => user,
+            };
+            let user = resolve_user(&root, user)?;
             let bundle = Bundle {
                 id: &id_,
                 spec: &spec_,
@@ -80,7 +93,9 @@ impl Runtime {
                 etc: &shim.etc(),
                 cgroup: &cgroup,
                 volumes: &volumes,
+                init: &init,
             };
+            make_working_dir(&root, bundle.working_dir())?;
             let arguments = bundle.arguments();
             let command = arguments.first().map_or("", String::as_str);
             resolve_command(
@@ -142,13 +157,17 @@ impl Runtime {
                 return Ok(networks.namespace_of(container)?);
             }
         }
-        Ok(match &spec.network {
+        let netns = match &spec.network {
             Some(attachment) => {
                 networks.ensure(&attachment.network).await?;
                 networks.attach(id, attachment, gate).await?
             }
             None => networks.attach_none(id).await?,
-        })
+        };
+        let (at, options) = (netns.clone(), spec.options.process.clone());
+        // A checkpoint does not hold them: the namespace is made anew on every host.
+        blocking(move || sysctl::set(&at, &options.sysctls)).await?;
+        Ok(netns)
     }
 
     pub(super) fn shim_config(
@@ -156,9 +175,16 @@ impl Runtime {
         id: &ContainerId,
         spec: &ContainerSpec,
         netns: PathBuf,
-    ) -> ShimConfig {
+    ) -> Result<ShimConfig> {
         let paths = self.paths(id);
-        ShimConfig {
+        let process = &spec.options.process;
+        let devices =
+            devices(process).map_err(|(device, source)| BundleError::Device { device, source })?;
+        let init = process.init.then(|| Bind {
+            destination: INIT.to_owned(),
+            source: init_path(&self.inner.config.data).display().to_string(),
+        });
+        Ok(ShimConfig {
             id: id.as_str().to_owned(),
             root: Rootfs::new(&paths.rootfs()).merged(),
             dir: paths.dir,
@@ -167,9 +193,11 @@ impl Runtime {
             netns,
             gate: spec.network.as_ref().map(|_| link_name(id)),
             criu: self.program(),
-            limits: spec.limits,
             mounts: host_mounts(spec, &self.inner.volumes),
-        }
+            limits: spec.limits.clone(),
+            devices: devices.rules,
+            binds: init.into_iter().collect(),
+        })
     }
 
     /// Starts the shim; when this returns it listens.
@@ -215,22 +243,19 @@ impl Runtime {
     pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<Exit> {
         let running = match self.state(id).await? {
             InstanceState::Exited { exit } => return Ok(exit),
-            running @ InstanceState::Running { .. } => running,
+            running @ (InstanceState::Running { .. } | InstanceState::Paused { .. }) => running,
             other => return Err(self.wrong_state(id, &other, "running")),
         };
-        let signal = self
-            .spec(id)
-            .and_then(|spec| self.image_of(&spec))
-            .map_or(nix::libc::SIGTERM, |image| {
-                signal_number(&image.config.stop_signal)
-            });
+        let signal = self.stop_signal(id).number();
         for (signal, patience) in [
             (signal, grace),
             (nix::libc::SIGKILL, Duration::from_secs(10)),
         ] {
             // An error: it has ended meanwhile, which the wait below finds.
             let _ = self.ask(id, Request::Signal { signal }).await;
-            if let Ok(state) = timeout(patience, self.changed(id, &running)).await {
+            // One that is paused must be able to end.
+            self.set_frozen(id, false).await?;
+            if let Ok(state) = timeout(patience, self.ended(id)).await {
                 return match state? {
                     InstanceState::Exited { exit } => Ok(exit),
                     other => Err(self.wrong_state(id, &other, "exited")),
@@ -243,14 +268,16 @@ impl Runtime {
     /// Idempotent: an instance that is not there is removed. `force` kills what runs.
     pub async fn remove(&self, id: &ContainerId, force: bool) -> Result<()> {
         match self.state(id).await {
-            Ok(InstanceState::Running { .. }) if !force => {
+            Ok(InstanceState::Running { .. } | InstanceState::Paused { .. }) if !force => {
                 return Err(RuntimeError::WrongState {
                     container: id.short().to_owned(),
                     state: "running".to_owned(),
                     wanted: "ended",
                 });
             }
-            Ok(InstanceState::Running { .. }) => drop(self.stop(id, Duration::ZERO).await?),
+            Ok(InstanceState::Running { .. } | InstanceState::Paused { .. }) => {
+                let _ = self.stop(id, Duration::ZERO).await?;
+            }
             // Whatever a migration holds here is not wanted any more.
             Ok(InstanceState::Frozen { .. }) => drop(self.shim(id).ask(Request::Release).await),
             Ok(InstanceState::Staged { .. } | InstanceState::Created) => {
@@ -334,9 +361,26 @@ impl Runtime {
     }
 }
 
+/// Made where it is missing, as Docker does.
+fn make_working_dir(root: &Path, dir: &str) -> Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    let made = pathrs::Root::open(root).and_then(|root| root.mkdir_all(dir, &mode).map(drop));
+    // It may be a link that leads nowhere, or a file: then the container's start says so.
+    if let Err(error) = made {
+        tracing::debug!(%error, dir, "working directory not made");
+    }
+    Ok(())
+}
+
 fn write_bundle(paths: &InstancePaths, bundle: &Bundle<'_>) -> Result<()> {
     let config = paths.bundle().join("config.json");
-    fs::write(&config, bundle.config().to_string()).map_err(|source| RuntimeError::Io {
+    let (text, warnings) = bundle.config()?;
+    let lines: String = warnings.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(paths.warnings(), lines).map_err(|source| RuntimeError::Io {
+        path: paths.warnings(),
+        source,
+    })?;
+    fs::write(&config, text.to_string()).map_err(|source| RuntimeError::Io {
         path: config,
         source,
     })?;
@@ -345,33 +389,4 @@ fn write_bundle(paths: &InstancePaths, bundle: &Bundle<'_>) -> Result<()> {
         fs::write(&path, text).map_err(|source| RuntimeError::Io { path, source })?;
     }
     Ok(())
-}
-
-/// `SIGQUIT`, `QUIT` or `3`; anything else is SIGTERM.
-fn signal_number(text: &str) -> i32 {
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    if let Ok(number @ 1..=64) = name.parse() {
-        return number;
-    }
-    format!("SIG{name}")
-        .parse::<nix::sys::signal::Signal>()
-        .map_or(nix::libc::SIGTERM, |signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stop_signals_are_names_or_numbers() {
-        for (text, number) in [
-            ("", 15),
-            ("SIGQUIT", 3),
-            ("QUIT", 3),
-            ("9", 9),
-            ("nonsense", 15),
-        ] {
-            assert_eq!(signal_number(text), number, "{text}");
-        }
-    }
 }

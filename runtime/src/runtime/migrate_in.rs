@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cgroup::Group,
     checkpoint::Incoming,
-    container::{make_in_memory, remove_images, remove_tree, write_atomic},
+    container::{BundleError, devices, make_in_memory, remove_images, remove_tree, write_atomic},
     memory,
     network::Gate,
     rootfs::{Rootfs, diff::Mark},
@@ -50,6 +50,8 @@ impl Runtime {
         self.image_of(spec)?;
         self.check_binds(spec)?;
         self.check_ports(spec).await?;
+        devices(&spec.options.process)
+            .map_err(|(device, source)| BundleError::Device { device, source })?;
         let memory = need.memory;
         let (need, free) = (need.disk, self.disk_free());
         if need > free {
@@ -61,8 +63,8 @@ impl Runtime {
         }
         match self.state(id).await {
             Err(RuntimeError::NotFound(_)) => Ok(()),
-            Ok(InstanceState::Running { pid }) => {
-                Err(self.wrong_state(id, &InstanceState::Running { pid }, "absent"))
+            Ok(running @ (InstanceState::Running { .. } | InstanceState::Paused { .. })) => {
+                Err(self.wrong_state(id, &running, "absent"))
             }
             // What an earlier attempt left: `prepare` clears it.
             _ => Ok(()),
@@ -77,7 +79,7 @@ impl Runtime {
         migration: &MigrationId,
     ) -> Result<()> {
         match self.state(id).await {
-            Ok(running @ InstanceState::Running { .. }) => {
+            Ok(running @ (InstanceState::Running { .. } | InstanceState::Paused { .. })) => {
                 return Err(self.wrong_state(id, &running, "absent"));
             }
             Err(RuntimeError::NotFound(_)) => {}
@@ -109,7 +111,7 @@ impl Runtime {
             source,
         })?;
         let netns = self.attach(id, spec, Gate::Shut).await?;
-        let config = self.shim_config(id, spec, netns);
+        let config = self.shim_config(id, spec, netns)?;
         write_atomic(&paths.shim_config(), &config).map_err(|source| RuntimeError::Io {
             path: paths.shim_config(),
             source,
@@ -274,7 +276,7 @@ impl Runtime {
     /// Leave nothing. Harmless when nothing is there.
     pub async fn discard(&self, id: &ContainerId) -> Result<()> {
         match self.state(id).await {
-            Ok(running @ InstanceState::Running { .. }) => {
+            Ok(running @ (InstanceState::Running { .. } | InstanceState::Paused { .. })) => {
                 // Never: a container that runs here is not removed by a late command.
                 return Err(self.wrong_state(id, &running, "staged"));
             }

@@ -224,7 +224,7 @@ impl Runtime {
         match self.state(id).await {
             Ok(InstanceState::Frozen { migration: held }) if held == *migration => {}
             // It would have written to what it left behind.
-            Ok(other @ InstanceState::Running { .. }) => {
+            Ok(other @ (InstanceState::Running { .. } | InstanceState::Paused { .. })) => {
                 return Err(self.wrong_state(id, &other, "frozen"));
             }
             Ok(_) | Err(RuntimeError::NotFound(_)) => return Ok(None),
@@ -283,7 +283,9 @@ impl Runtime {
                 Ok(())
             }
             // It has ended meanwhile, or a freeze was broken off: no task is held, but packets may be.
-            InstanceState::Running { .. } | InstanceState::Exited { .. } => {
+            InstanceState::Running { .. }
+            | InstanceState::Paused { .. }
+            | InstanceState::Exited { .. } => {
                 self.deliver_here(id).await;
                 Ok(())
             }
@@ -299,7 +301,7 @@ impl Runtime {
                 self.deliver_remote(id).await;
                 self.ask(id, Request::Release).await?;
             }
-            Ok(other @ InstanceState::Running { .. }) => {
+            Ok(other @ (InstanceState::Running { .. } | InstanceState::Paused { .. })) => {
                 // Never: a container that runs here is not let go of by a late command.
                 return Err(self.wrong_state(id, &other, "frozen"));
             }

@@ -6,9 +6,12 @@ use std::{fs, io};
 use godwit_types::{ContainerId, Exit, FreezeStep, InstanceState};
 
 use super::{Result, Runtime, RuntimeError};
-use crate::shim::{
-    ShimError,
-    protocol::{Request, State},
+use crate::{
+    cgroup,
+    shim::{
+        ShimError,
+        protocol::{Request, State},
+    },
 };
 
 impl Runtime {
@@ -93,6 +96,9 @@ impl Runtime {
     ) -> Result<InstanceState> {
         match answered {
             Ok(State::Ready) => Ok(InstanceState::Created),
+            Ok(State::Running { pid, .. }) if cgroup::is_frozen(&self.cgroup(id)) => {
+                Ok(InstanceState::Paused { pid })
+            }
             Ok(State::Running { pid, .. }) => Ok(InstanceState::Running { pid }),
             Ok(State::Frozen { migration, .. }) => Ok(InstanceState::Frozen { migration }),
             Ok(State::Staged { migration }) => Ok(InstanceState::Staged { migration }),
@@ -135,6 +141,8 @@ pub(super) fn word(state: &InstanceState) -> String {
     match state {
         InstanceState::Created => "created".to_owned(),
         InstanceState::Running { .. } => "running".to_owned(),
+        InstanceState::Paused { .. } => "paused".to_owned(),
+        InstanceState::Restarting { exit } => format!("restarting ({})", exit.code),
         InstanceState::Frozen { migration } => format!("frozen by migration {migration}"),
         InstanceState::Staged { migration } => format!("staged by migration {migration}"),
         InstanceState::Exited { exit } => format!("exited ({})", exit.code),

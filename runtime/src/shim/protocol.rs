@@ -40,17 +40,28 @@ pub struct Config {
     /// Volumes and paths of this host that are mounted.
     #[serde(default)]
     pub mounts: Vec<Bind>,
+    /// Which devices may be used, as the OCI specification writes it.
+    #[serde(default = "none")]
+    pub devices: serde_json::Value,
+    /// Files of ours in the container, besides those of /etc.
+    #[serde(default)]
+    pub binds: Vec<Bind>,
+}
+
+fn none() -> serde_json::Value {
+    serde_json::Value::Array(Vec::new())
 }
 
 impl Config {
     /// Files of ours that are mounted, but for those in whose place the user has something.
-    pub fn etc_mounts(&self) -> Vec<Bind> {
+    pub fn own_mounts(&self) -> Vec<Bind> {
         let mut binds = binds(&self.dir.join("etc"));
-        let taken = |etc: &Bind| {
+        binds.extend(self.binds.iter().cloned());
+        let taken = |own: &Bind| {
             let mut mounts = self.mounts.iter();
-            mounts.any(|mount| mount.destination == etc.destination)
+            mounts.any(|mount| mount.destination == own.destination)
         };
-        binds.retain(|etc| !taken(etc));
+        binds.retain(|own| !taken(own));
         binds
     }
 }

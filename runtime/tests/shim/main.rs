@@ -126,8 +126,13 @@ impl Instance {
             etc: &dir.join("etc"),
             cgroup: &cgroup,
             volumes: &godwit_runtime::volume::Volumes::new(&dir),
+            init: Path::new("/none"),
         };
-        fs::write(dir.join("bundle/config.json"), bundle.config().to_string()).unwrap();
+        fs::write(
+            dir.join("bundle/config.json"),
+            bundle.config().unwrap().0.to_string(),
+        )
+        .unwrap();
         for (name, text) in bundle.etc_files() {
             fs::write(dir.join("etc").join(name), text).unwrap();
         }
@@ -145,6 +150,8 @@ impl Instance {
             },
             limits: spec.limits,
             mounts: Vec::new(),
+            devices: serde_json::json!([]),
+            binds: Vec::new(),
         };
         fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let log = fs::File::create(dir.join("shim.log")).unwrap();

@@ -15,6 +15,9 @@ pub struct Args {
     /// Also say, on standard error, what each host lacks
     #[arg(short, long)]
     verbose: bool,
+    /// Show the labels
+    #[arg(long)]
+    labels: bool,
 }
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
@@ -24,6 +27,10 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let hosts: Vec<HostView> = cluster.read_all(&documents)?;
     match global.format {
         Format::Json => output::json(&hosts)?,
+        Format::Table if args.labels => {
+            let rows: Vec<_> = hosts.iter().map(labels).collect();
+            output::text(&table(["NAME", "STATUS", "LABELS"], &rows))?;
+        }
         Format::Table => {
             let rows: Vec<_> = hosts.iter().map(row).collect();
             let header = [
@@ -65,6 +72,14 @@ fn row(host: &HostView) -> [String; 10] {
     ]
 }
 
+fn labels(host: &HostView) -> [String; 3] {
+    let labels = host.labels.iter();
+    let labels: Vec<_> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    [host.name.to_string(), status(host), labels.join(",")]
+}
+
 /// `up` or `down`, and whether it is to be left or is empty already.
 fn status(host: &HostView) -> String {
     let up = if host.up { "up" } else { "down" };
@@ -100,6 +115,7 @@ mod tests {
     #[test]
     fn the_status_says_whether_it_is_to_be_left() {
         let mut host = HostView {
+            labels: Default::default(),
             name: "h1".parse().unwrap(),
             up: true,
             address: "192.0.2.1:1".into(),

@@ -4,12 +4,16 @@
 mod cluster_init;
 mod cluster_set;
 mod completion;
+mod create;
+mod each;
 mod host_activate;
 mod host_drain;
 mod host_ls;
+mod host_update;
 mod image_load;
 mod image_ls;
 mod inspect;
+mod kill;
 mod logs;
 mod manual;
 mod member_add;
@@ -23,13 +27,20 @@ mod migration_ls;
 mod migration_recover;
 mod network_create;
 mod network_ls;
+mod pause;
 mod port;
 mod ps;
+mod rename;
+mod restart;
 mod rm;
 mod run;
+mod start;
 mod stop;
+mod unpause;
+mod update;
 mod version;
 mod volume;
+mod wait;
 
 use clap::Subcommand;
 
@@ -42,7 +53,16 @@ pub enum Command {
     Port(port::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
+    Create(create::Args),
+    Start(start::Args),
     Stop(stop::Args),
+    Restart(restart::Args),
+    Kill(kill::Args),
+    Pause(pause::Args),
+    Unpause(unpause::Args),
+    Wait(wait::Args),
+    Rename(rename::Args),
+    Update(update::Args),
     Rm(rm::Args),
     Migrate(migrate::Args),
     /// Look at migrations and take them back
@@ -106,6 +126,7 @@ pub enum Host {
     Ls(host_ls::Args),
     Drain(host_drain::Args),
     Activate(host_activate::Args),
+    Update(host_update::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -134,6 +155,15 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::run(global, args).await,
         Command::Stop(args) => stop::run(global, args).await,
         Command::Rm(args) => rm::run(global, args).await,
+        Command::Create(args) => create::run(global, args).await,
+        Command::Start(args) => start::run(global, args).await,
+        Command::Restart(args) => restart::run(global, args).await,
+        Command::Kill(args) => kill::run(global, args).await,
+        Command::Pause(args) => pause::run(global, args).await,
+        Command::Unpause(args) => unpause::run(global, args).await,
+        Command::Wait(args) => wait::run(global, args).await,
+        Command::Rename(args) => rename::run(global, args).await,
+        Command::Update(args) => update::run(global, args).await,
         Command::Migrate(args) => migrate::run(global, args).await,
         Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,
@@ -150,6 +180,7 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Volume(Volume::Prune(args)) => volume::prune(global, args).await,
         Command::Host(Host::Ls(args)) => host_ls::run(global, args).await,
         Command::Host(Host::Drain(args)) => host_drain::run(global, args).await,
+        Command::Host(Host::Update(args)) => host_update::run(global, args).await,
         Command::Host(Host::Activate(args)) => host_activate::run(global, args).await,
         Command::Member(Member::Ls(args)) => member_ls::run(global, args).await,
         Command::Member(Member::Add(args)) => member_add::run(global, args).await,

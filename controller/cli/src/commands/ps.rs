@@ -1,8 +1,12 @@
 //! `godwit ps`.
 
+mod filter;
+
 use godwit_cli::client::Control;
 use godwit_proto::v1::Empty;
 use godwit_types::{ContainerView, Status};
+
+use filter::Filter;
 
 use crate::{
     options::{Format, Global},
@@ -21,6 +25,16 @@ pub struct Args {
     /// Also those that are not running
     #[arg(short, long)]
     all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Ids in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only those that fit: name=, id=, status=, label=KEY[=VALUE], host=, ancestor=IMAGE
+    /// or exited=CODE
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<Filter>,
 }
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
@@ -28,12 +42,33 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let call = async |mut control: Control| control.list_containers(Empty {}).await;
     let documents = cluster.ask(call).await?;
     let mut containers: Vec<ContainerView> = cluster.read_all(&documents)?;
-    containers.retain(|container| args.all || container.status == Status::Running);
+    let all = args.all || args.filters.iter().any(Filter::is_of_ended);
+    containers.retain(|view| all || runs(&view.status));
+    containers.retain(|view| filter::all_fit(&args.filters, view));
+    if args.quiet && global.format == Format::Table {
+        for view in &containers {
+            let id = if args.no_trunc {
+                view.id.as_str()
+            } else {
+                view.id.short()
+            };
+            output::line(id)?;
+        }
+        return Ok(0);
+    }
     match global.format {
         Format::Json => output::json(&containers)?,
         Format::Table => {
             let now = age::now_ms();
-            let rows: Vec<_> = containers.iter().map(|view| row(view, now)).collect();
+            let mut rows: Vec<_> = containers.iter().map(|view| row(view, now)).collect();
+            if args.no_trunc {
+                for (row, view) in rows.iter_mut().zip(&containers) {
+                    row[0] = view.id.to_string();
+                    if !view.spec.command.is_empty() {
+                        row[3] = view.spec.command.join(" ");
+                    }
+                }
+            }
             let header = [
                 "CONTAINER ID",
                 "NAME",
@@ -48,6 +83,14 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// As Docker: what is paused or about to be started again runs.
+fn runs(status: &Status) -> bool {
+    matches!(
+        status,
+        Status::Running | Status::Paused | Status::Restarting { .. }
+    )
 }
 
 fn row(view: &ContainerView, now_ms: u64) -> [String; 8] {
@@ -69,7 +112,7 @@ fn row(view: &ContainerView, now_ms: u64) -> [String; 8] {
 }
 
 fn status(view: &ContainerView) -> String {
-    let mut text = view.status.to_string();
+    let mut text = view.status_text();
     if view.migration.is_some() {
         text.push_str(" (moving)");
     }
@@ -100,6 +143,7 @@ mod tests {
             pid: None,
             created_ms: 0,
             migration: None,
+            details: Default::default(),
             spec: ContainerSpec {
                 name: "redis".parse().unwrap(),
                 image: "redis".parse().unwrap(),

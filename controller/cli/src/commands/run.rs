@@ -2,7 +2,12 @@
 
 mod flags;
 
-use std::{env, time::Duration};
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use godwit_cli::{
@@ -13,10 +18,13 @@ use godwit_cli::{
     logs::Logs,
 };
 use godwit_proto::{
-    control::{ContainerRequest, RunRequest},
+    control::{ContainerRequest, RemoveRequest, RunRequest},
     document,
+    failure::Problem,
 };
-use godwit_types::{ByteSize, ContainerView, Cpus, Status};
+use godwit_types::{ContainerView, Status};
+
+pub use flags::memory_swap;
 use tokio::time::sleep;
 
 use super::logs::pass_on;
@@ -34,7 +42,12 @@ const POLL: Duration = Duration::from_millis(100);
 /// following and leaves it running. Exit codes of its own: 125 when it could not be started, 126
 /// when its command can't be executed, 127 when its command does not exist.
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct Args {
+    /// Print help
+    // `-h` is the host name's, as with Docker.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// Print its id and leave it to run
     #[arg(short, long)]
     pub detach: bool,
@@ -48,15 +61,9 @@ pub struct Args {
     /// of another container [default: default]
     #[arg(long, alias = "net")]
     network: Option<String>,
-    /// Most memory, as in 512m
-    #[arg(short, long, value_name = "SIZE")]
-    memory: Option<ByteSize>,
-    /// Most processor time, in processors, as in 1.5
-    #[arg(long, value_name = "NUMBER")]
-    cpus: Option<Cpus>,
-    /// Most processes and threads
-    #[arg(long, value_name = "NUMBER")]
-    pids_limit: Option<u32>,
+    /// Write its id to a file that is not there yet
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
     /// Set an environment variable; KEY alone takes its value from here
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
@@ -71,6 +78,7 @@ pub struct Args {
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
+    let removes = args.flags.removes();
     let started = match global.cluster() {
         Ok(mut cluster) => start(&mut cluster, args).await.map(|view| (cluster, view)),
         Err(error) => Err(error),
@@ -90,29 +98,98 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    attach(cluster, &view).await
+    attach(cluster, &view, removes).await
 }
 
 async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
-    let request = RunRequest {
+    let mut id_file = args.cidfile.as_deref().map(id_file).transpose()?;
+    let request = request(args, true)?;
+    let call = async |mut control: Control| control.run(request.clone()).await;
+    let document = cluster.order(call).await?;
+    let view = cluster.read(&document)?;
+    tell(&view, id_file.as_mut())?;
+    Ok(view)
+}
+
+/// As [`start`], without the start.
+pub async fn create(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
+    if args.detach {
+        bail!("`--detach` has no meaning here: nothing is started");
+    }
+    let mut id_file = args.cidfile.as_deref().map(id_file).transpose()?;
+    let request = request(args, false)?;
+    let call = async |mut control: Control| control.create_container(request.clone()).await;
+    let document = cluster.order(call).await?;
+    let view = cluster.read(&document)?;
+    tell(&view, id_file.as_mut())?;
+    Ok(view)
+}
+
+fn request(args: Args, starts: bool) -> anyhow::Result<RunRequest> {
+    let mut entries = args.flags.env()?;
+    entries.extend(args.env);
+    let (options, limits) = args.flags.options(starts && !args.detach)?;
+    Ok(RunRequest {
         name: args.name.unwrap_or_default(),
         image: args.image,
         command: args.command,
-        env: resolve(&args.env, |key| env::var_os(key))?,
+        env: resolve(&entries, |key| env::var_os(key))?,
         host: args.host.unwrap_or_default(),
         network: args.network.unwrap_or_default(),
-        memory: args.memory.map_or(0, |memory| memory.0),
-        cpus_milli: args.cpus.map_or(0, |cpus| cpus.0),
-        pids: args.pids_limit.unwrap_or(0),
-        options: Some(document::write(&args.flags.options()?)),
+        // For members that do not know the document.
+        memory: limits.memory.map_or(0, |memory| memory.0),
+        cpus_milli: limits.cpus.map_or(0, |cpus| cpus.0),
+        pids: limits.pids.unwrap_or(0),
+        options: Some(document::write(&options)),
+        limits: Some(document::write(&limits)),
+    })
+}
+
+/// Made before the container, so that a file that is there keeps it from being made.
+fn id_file(path: &Path) -> anyhow::Result<fs::File> {
+    let made = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path);
+    made.with_context(|| {
+        format!(
+            "`--cidfile {}`: the file must not be there, and its directory must",
+            path.display()
+        )
+    })
+}
+
+fn tell(view: &ContainerView, id_file: Option<&mut fs::File>) -> anyhow::Result<()> {
+    for warning in &view.details.warnings {
+        output::note(format_args!("warning: {}", failure::shown(warning)));
+    }
+    if let Some(file) = id_file {
+        file.write_all(view.id.as_str().as_bytes())
+            .context("`--cidfile`")?;
+    }
+    Ok(())
+}
+
+/// Whoever was quicker: it is gone.
+async fn remove(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<()> {
+    let request = RemoveRequest {
+        container: view.id.to_string(),
+        force: false,
+        volumes: true,
     };
-    let call = async |mut control: Control| control.run(request.clone()).await;
-    let document = cluster.order(call).await?;
-    Ok(cluster.read(&document)?)
+    let call = async |mut control: Control| control.remove_container(request.clone()).await;
+    match cluster.order(call).await {
+        Err(error) if !is_gone(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_gone(error: &ClientError) -> bool {
+    matches!(error.problem(), Some(Problem::Refused(refusal)) if refusal.is_not_found())
 }
 
 /// Follows a container to its end and answers its exit code.
-async fn attach(mut cluster: Cluster, view: &ContainerView) -> anyhow::Result<u8> {
+async fn attach(mut cluster: Cluster, view: &ContainerView, removes: bool) -> anyhow::Result<u8> {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {
             output::note(format_args!(
@@ -121,7 +198,13 @@ async fn attach(mut cluster: Cluster, view: &ContainerView) -> anyhow::Result<u8
             ));
             Ok(INTERRUPTED)
         }
-        code = follow(&mut cluster, view) => match code {
+        code = async {
+            let code = follow(&mut cluster, view).await?;
+            if removes {
+                remove(&mut cluster, view).await?;
+            }
+            anyhow::Ok(code)
+        } => match code {
             // Who read the output is gone; the container is not.
             Err(error) if error.is::<Closed>() => Ok(0),
             other => other.with_context(|| format!("lost sight of `{}`", view.name)),
@@ -142,7 +225,7 @@ async fn follow(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<u
         match now.status {
             Status::Exited { exit } => return Ok(exit_code::of_container(exit.code)),
             Status::Failed { reason } => bail!("`{}` failed: {reason}", now.name),
-            Status::Creating | Status::Running | Status::Removing => sleep(POLL).await,
+            _ => sleep(POLL).await,
         }
     }
 }

@@ -14,13 +14,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How long a container has for its end after the stop signal, before it is killed
-    #[arg(
-        short = 't',
-        long = "time",
-        value_name = "SECONDS",
-        default_value_t = 10
-    )]
-    seconds: u32,
+    /// [default: its own, or 10]
+    #[arg(short = 't', long = "time", value_name = "SECONDS")]
+    seconds: Option<u32>,
     /// Names, ids, or beginnings of ids
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
@@ -41,7 +37,8 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     for container in args.containers {
         let request = StopRequest {
             container,
-            grace_ms: u64::from(args.seconds) * 1000,
+            grace_ms: u64::from(args.seconds.unwrap_or(0)) * 1000,
+            own_grace: args.seconds.is_none(),
         };
         let call = async |mut control: Control| control.stop_container(request.clone()).await;
         let view = match cluster.ask(call).await {

@@ -10,7 +10,10 @@ use std::{
 
 use godwit_cli::cluster::{ClusterPlan, init};
 use godwit_proto::{
-    control::{control_server::*, log_chunk::Source, *},
+    control::{
+        KillRequest, LabelHostRequest, PauseRequest, RenameRequest, UpdateRequest,
+        control_server::*, log_chunk::Source, *,
+    },
     document, tls,
     tls::Credentials,
     v1::{Document, Documents, Empty},
@@ -163,6 +166,7 @@ fn container(status: ContainerStatus) -> ContainerView {
         pid: None,
         created_ms: 1,
         migration: None,
+        details: Default::default(),
         spec: ContainerSpec {
             name: "redis".parse().unwrap(),
             image: "redis".parse().unwrap(),
@@ -338,6 +342,42 @@ impl Control for Served {
         let mut script = self.script()?;
         let view = script.drain.remove(0);
         Ok(Response::new(document::write(&view)))
+    }
+
+    async fn create_container(&self, _: Request<RunRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn start_container(&self, _: Request<ContainerRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn restart_container(&self, _: Request<StopRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn kill_container(&self, _: Request<KillRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn pause_container(&self, _: Request<PauseRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn wait_container(&self, _: Request<ContainerRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn rename_container(&self, _: Request<RenameRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn update_container(&self, _: Request<UpdateRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn label_host(&self, _: Request<LabelHostRequest>) -> Answer<Empty> {
+        unasked()
     }
 
     async fn activate_host(&self, _: Request<HostRequest>) -> Answer<Document> {

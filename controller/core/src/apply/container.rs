@@ -1,10 +1,11 @@
 //! Containers: made, reported, stopped, removed.
 
 use godwit_types::{
-    ContainerId, ContainerSpec, Generation, HostName, InstanceState, Refusal, Status,
+    ContainerId, ContainerSpec, Generation, HostName, InstanceDetails, InstanceState, Refusal,
+    RestartPolicy, Status,
 };
 
-use super::{Applied, network, ports, volume};
+use super::{Applied, network, orders, ports, volume};
 use crate::{
     command::NewContainer,
     state::{Container, Desired, State},
@@ -34,6 +35,15 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
     }
     volume::check_new(state, new)?;
     ports::check_new(state, new)?;
+    let host = &state.hosts[&new.host];
+    let unmet = new.options.policy.constraints.iter();
+    if let Some(constraint) = unmet.clone().find(|c| !c.holds(&host.labels)) {
+        return Err(Refusal::Constrained {
+            host: new.host.clone(),
+            name: new.name.clone(),
+            constraint: constraint.to_string(),
+        });
+    }
     let attachment = match &new.network {
         Some(name) => Some(network::free_address(state, name)?),
         None => None,
@@ -51,7 +61,7 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
             image_id: new.image_id.clone(),
             command: new.command.clone(),
             env: new.env.clone(),
-            limits: new.limits,
+            limits: new.limits.clone(),
             network: attachment,
             hostname: new.hostname.clone(),
             options,
@@ -59,11 +69,17 @@ pub(super) fn create(state: &mut State, new: &NewContainer) -> Result<Applied, R
         host: new.host.clone(),
         generation: Generation::FIRST,
         desired: Desired::Running,
-        status: Status::Creating,
+        status: if new.only_create {
+            Status::Created
+        } else {
+            Status::Creating
+        },
         pid: None,
         created_ms: new.created_ms,
         migration: None,
         removes_volumes: false,
+        details: InstanceDetails::default(),
+        starts: 0,
     };
     state.containers.insert(new.id.clone(), container);
     Ok(Applied::Changed)
@@ -76,6 +92,7 @@ pub fn is_news(
     id: &ContainerId,
     generation: Generation,
     instance: Option<&InstanceState>,
+    details: Option<&InstanceDetails>,
 ) -> bool {
     let owned = state
         .containers
@@ -84,6 +101,7 @@ pub fn is_news(
     owned.is_some_and(|container| {
         observed(container, instance)
             .is_some_and(|(status, pid)| container.status != status || container.pid != pid)
+            || details.is_some_and(|details| *details != container.details)
     })
 }
 
@@ -94,6 +112,7 @@ pub(super) fn report(
     id: &ContainerId,
     generation: Generation,
     instance: Option<&InstanceState>,
+    details: Option<&InstanceDetails>,
 ) -> Applied {
     let Some(container) = state.containers.get_mut(id) else {
         return Applied::Unchanged;
@@ -101,18 +120,40 @@ pub(super) fn report(
     if container.host != *host || container.generation != generation {
         return Applied::Unchanged;
     }
+    let known = details.is_none_or(|details| *details == container.details);
+    if let Some(details) = details {
+        container.details = details.clone();
+    }
     let Some((status, pid)) = observed(container, instance) else {
-        return Applied::Unchanged;
+        return if known {
+            Applied::Unchanged
+        } else {
+            Applied::Changed
+        };
     };
-    let running = status == Status::Running;
-    if container.status == status && container.pid == pid {
+    if container.status == status && container.pid == pid && known {
         return Applied::Unchanged;
     }
-    if !running && matches!(container.desired, Desired::Stopped { .. }) {
-        container.desired = Desired::Running;
-    }
+    let ended = matches!(status, Status::Exited { .. } | Status::Failed { .. });
+    let lost = matches!(status, Status::Failed { .. });
     container.status = status;
     container.pid = pid;
+    if !ended {
+        return Applied::Changed;
+    }
+    match container.desired {
+        Desired::Restarted { .. } => orders::begin(container),
+        // Its host was started again, and nothing there could tell what had become of it: only
+        // here is it known whose it is.
+        Desired::Running | Desired::Paused
+            if lost
+                && container.migration.is_none()
+                && container.spec.options.policy.restart != RestartPolicy::No =>
+        {
+            orders::begin(container);
+        }
+        _ => container.desired = Desired::Running,
+    }
     Applied::Changed
 }
 
@@ -126,6 +167,17 @@ fn observed(
     }
     match instance {
         Some(InstanceState::Running { pid }) => Some((Status::Running, Some(*pid))),
+        Some(InstanceState::Paused { pid }) => Some((Status::Paused, Some(*pid))),
+        // It is of the run before the one that was asked for.
+        Some(InstanceState::Exited { exit } | InstanceState::Restarting { exit }) if matches!(container.status, Status::Starting { before, .. } if before == Some(*exit)) => {
+            None
+        }
+        Some(InstanceState::Lost { .. }) if matches!(container.status, Status::Starting { .. }) => {
+            None
+        }
+        Some(InstanceState::Restarting { exit }) => {
+            Some((Status::Restarting { exit: *exit }, None))
+        }
         Some(InstanceState::Exited { exit }) => Some((Status::Exited { exit: *exit }, None)),
         Some(InstanceState::Lost { reason }) => {
             let reason = reason.clone();
@@ -136,7 +188,11 @@ fn observed(
             InstanceState::Created | InstanceState::Frozen { .. } | InstanceState::Staged { .. },
         ) => None,
         // While it is moved its two hosts are asked themselves.
-        None if container.status == Status::Running && container.migration.is_none() => {
+        None if matches!(
+            container.status,
+            Status::Running | Status::Paused | Status::Restarting { .. }
+        ) && container.migration.is_none() =>
+        {
             let reason = "its host no longer has it".to_owned();
             Some((Status::Failed { reason }, None))
         }
@@ -144,7 +200,10 @@ fn observed(
     }
 }
 
-fn get<'a>(state: &'a mut State, id: &ContainerId) -> Result<&'a mut Container, Refusal> {
+pub(super) fn get<'a>(
+    state: &'a mut State,
+    id: &ContainerId,
+) -> Result<&'a mut Container, Refusal> {
     let found = state.containers.get_mut(id);
     found.ok_or_else(|| Refusal::UnknownContainer {
         name: id.short().to_owned(),
@@ -174,15 +233,23 @@ pub(super) fn begin_stop(
 ) -> Result<Applied, Refusal> {
     settled(state, id)?;
     let container = get(state, id)?;
-    if container.status != Status::Running {
+    if !matches!(
+        container.status,
+        Status::Running | Status::Paused | Status::Restarting { .. }
+    ) {
         return Err(Refusal::NotRunning {
             name: container.spec.name.clone(),
             status: container.status.to_string(),
         });
     }
     let desired = Desired::Stopped { grace_ms };
-    if container.desired == desired {
-        return Ok(Applied::Unchanged);
+    if matches!(container.desired, Desired::Stopped { .. }) {
+        // A shorter patience is taken, as when somebody asks twice.
+        if container.desired == desired {
+            return Ok(Applied::Unchanged);
+        }
+    } else {
+        orders::at_rest(container)?;
     }
     container.desired = desired;
     Ok(Applied::Changed)
@@ -190,12 +257,15 @@ pub(super) fn begin_stop(
 
 pub(super) fn cancel_stop(state: &mut State, id: &ContainerId) -> Result<Applied, Refusal> {
     let container = get(state, id)?;
-    if matches!(container.desired, Desired::Stopped { .. }) {
-        container.desired = Desired::Running;
-        Ok(Applied::Changed)
-    } else {
-        Ok(Applied::Unchanged)
+    let as_it_is = match container.status {
+        Status::Paused => Desired::Paused,
+        _ => Desired::Running,
+    };
+    if container.desired == as_it_is || container.desired == Desired::Removed {
+        return Ok(Applied::Unchanged);
     }
+    container.desired = as_it_is;
+    Ok(Applied::Changed)
 }
 
 pub(super) fn begin_remove(
@@ -208,7 +278,13 @@ pub(super) fn begin_remove(
     let container = get(state, id)?;
     match container.status {
         Status::Removing => return Ok(Applied::Unchanged),
-        Status::Creating | Status::Running if !force => {
+        Status::Creating
+        | Status::Starting { .. }
+        | Status::Running
+        | Status::Paused
+        | Status::Restarting { .. }
+            if !force =>
+        {
             return Err(Refusal::StillRunning {
                 name: container.spec.name.clone(),
             });

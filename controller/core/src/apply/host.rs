@@ -1,8 +1,8 @@
 //! The cluster and its hosts.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use godwit_types::HostName;
+use godwit_types::{HostName, Refusal};
 
 use super::{Applied, network};
 use crate::state::{Host, State};
@@ -28,6 +28,7 @@ pub(super) fn seen(
         address: address.to_owned(),
         underlay,
         drain: known.and_then(|host| host.drain.clone()),
+        labels: known.map(|host| host.labels.clone()).unwrap_or_default(),
     };
     let old = state.hosts.insert(name.clone(), host.clone());
     if old.as_ref() == Some(&host) {
@@ -37,4 +38,23 @@ pub(super) fn seen(
         network::host_moved(state, name);
     }
     Applied::Changed
+}
+
+/// Containers that are there stay, whatever they asked for: it holds for those that come.
+pub(super) fn label(
+    state: &mut State,
+    name: &HostName,
+    labels: &BTreeMap<String, String>,
+) -> Result<Applied, Refusal> {
+    let host = state
+        .hosts
+        .get_mut(name)
+        .ok_or_else(|| Refusal::UnknownHost {
+            host: name.to_string(),
+        })?;
+    if host.labels == *labels {
+        return Ok(Applied::Unchanged);
+    }
+    host.labels.clone_from(labels);
+    Ok(Applied::Changed)
 }

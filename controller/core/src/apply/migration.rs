@@ -53,6 +53,15 @@ pub(super) fn start(
             .ok_or_else(|| Refusal::UnknownContainer {
                 name: container_id.short().to_owned(),
             })?;
+    let labels = &state.hosts[to].labels;
+    let mut unmet = container.spec.options.policy.constraints.iter();
+    if let Some(constraint) = unmet.find(|constraint| !constraint.holds(labels)) {
+        return Err(Refusal::Constrained {
+            host: to.clone(),
+            name: container.spec.name.clone(),
+            constraint: constraint.to_string(),
+        });
+    }
     if container.host == *to {
         return Err(Refusal::AlreadyThere {
             name: container.spec.name.clone(),

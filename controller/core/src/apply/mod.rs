@@ -6,6 +6,7 @@ mod host;
 mod member;
 mod migration;
 mod network;
+mod orders;
 mod ports;
 mod queue;
 mod recovery;
@@ -63,12 +64,14 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             container,
             generation,
             state: instance,
+            details,
         } => Ok(container::report(
             state,
             host,
             container,
             *generation,
             instance.as_ref(),
+            details.as_ref(),
         )),
         Command::BeginStop {
             container,
@@ -131,5 +134,21 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
         Command::CreateVolume(new) => volume::create(state, new),
         Command::BeginRemoveVolume { volume } => volume::begin_remove(state, volume),
         Command::VolumeRemoved { volume, id } => Ok(volume::removed(state, volume, id)),
+        Command::BeginStart { container } => orders::start(state, container),
+        Command::StartFailed { container, reason } => {
+            orders::start_failed(state, container, reason)
+        }
+        Command::BeginRestart {
+            container,
+            grace_ms,
+        } => orders::restart(state, container, *grace_ms),
+        Command::BeginPause { container, pause } => orders::pause(state, container, *pause),
+        Command::Rename { container, name } => orders::rename(state, container, name),
+        Command::Update {
+            container,
+            limits,
+            restart,
+        } => orders::update(state, container, limits, *restart),
+        Command::LabelHost { host, labels } => host::label(state, host, labels),
     }
 }

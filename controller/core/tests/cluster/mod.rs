@@ -48,6 +48,7 @@ pub fn create(number: u8, on: u8, network: Option<&str>) -> Command {
         network: network.map(|name| NetworkName::new(name).unwrap()),
         host: host(on),
         created_ms: 1000 + u64::from(number),
+        only_create: false,
     }))
 }
 
@@ -57,6 +58,7 @@ pub fn report(on: u8, number: u8, generation: u64, state: Option<InstanceState>)
         container: container(number),
         generation: Generation(generation),
         state,
+        details: None,
     }
 }
 

@@ -538,6 +538,7 @@ impl Process {
                 container: container.clone(),
                 generation: *generation,
                 state: state.clone(),
+                details: Default::default(),
             })
             .collect()
     }

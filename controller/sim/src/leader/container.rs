@@ -131,7 +131,9 @@ impl Chore {
 
     fn id(&self) -> Option<&ContainerId> {
         match &self.job {
-            Job::Run(id) | Job::Stop(id) | Job::Remove(id) => Some(id),
+            Job::Run(id) | Job::Stop(id) | Job::Remove(id) | Job::Start(id) | Job::Pause(id) => {
+                Some(id)
+            }
             // Its clients make no volumes.
             Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_) => None,
         }
@@ -228,7 +230,16 @@ impl Chore {
                 let command = Command::CancelStop { container: id };
                 self.write(hands, command, Err(failure.kind))
             }
-            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_), _) => {
+            // No client of the simulation asks for a start or a pause.
+            (
+                Job::Run(_)
+                | Job::Migrate(_)
+                | Job::Clear(_)
+                | Job::Start(_)
+                | Job::Pause(_)
+                | Job::RemoveVolume(_),
+                _,
+            ) => {
                 hands.settle(&self.job, Ok(()));
                 Waits::Over
             }
@@ -268,6 +279,7 @@ impl Chore {
             container: container.id.clone(),
             generation: container.generation,
             state: Some(state),
+            details: None,
         };
         self.write(hands, command, Ok(()))
     }

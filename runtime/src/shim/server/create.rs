@@ -1,6 +1,6 @@
 //! A new container, through libcontainer.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, path::Path};
 
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 
@@ -9,7 +9,10 @@ use super::{
     init::Init,
     output::{Ends, Output},
 };
-use crate::{cgroup::Group, container::remove_tree};
+use crate::{
+    cgroup::Group,
+    container::{WARNINGS, remove_tree},
+};
 
 /// Creates and starts. What it had made when it failed is removed.
 pub fn create(config: &Config, group: &Group) -> Result<(Init, Output), String> {
@@ -49,6 +52,7 @@ fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String>
     let started = group
         .join_freezer(pid)
         .map_err(|error| chain(&error))
+        .and_then(|()| limit(config, group))
         .and_then(|()| container.start().map_err(|error| chain(&error)));
     if let Err(error) = started {
         let _ = init.signal(nix::libc::SIGKILL);
@@ -56,6 +60,23 @@ fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String>
         return Err(error);
     }
     Ok((init, output))
+}
+
+/// Bounds the group, and leaves word of what this host can't do.
+pub fn limit(config: &Config, group: &Group) -> Result<(), String> {
+    let lacking = group
+        .limit(&config.limits, &config.devices)
+        .map_err(|error| chain(&error))?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let path = config.dir.join(WARNINGS);
+    let written = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .and_then(|mut file| writeln!(file, "{}", lacking.join("\n")));
+    written.map_err(|error| format!("`{}`: {error}", path.display()))
 }
 
 /// An error and its causes in one line.

@@ -88,7 +88,7 @@ fn dump_held(
         images: images_fd.as_raw_fd(),
         root: config.root.display().to_string(),
         netns_inode: netns.ino(),
-        mounts: config.etc_mounts(),
+        mounts: config.own_mounts(),
         places: config
             .mounts
             .iter()

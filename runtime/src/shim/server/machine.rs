@@ -110,6 +110,14 @@ struct Running {
     restorer: Option<Restorer>,
 }
 
+/// `exit.json`.
+#[derive(serde::Serialize)]
+struct Left {
+    #[serde(flatten)]
+    exit: Exit,
+    oom_killed: bool,
+}
+
 type Outcome = Result<Vec<FreezeStep>, String>;
 
 impl Machine {
@@ -255,12 +263,17 @@ impl Machine {
     }
 
     fn end(&mut self, exit: Exit) {
+        let group = Group::new(&self.config.cgroup);
+        let left = Left {
+            exit,
+            oom_killed: group.as_ref().is_ok_and(Group::was_out_of_memory),
+        };
         // Whoever reads the exit code must find it before the socket is gone.
-        if let Err(error) = write_atomic(&self.config.dir.join("exit.json"), &exit) {
+        if let Err(error) = write_atomic(&self.config.dir.join("exit.json"), &left) {
             tracing::error!(%error, code = exit.code, "exit code can't be written");
             let _ = std::io::stderr().flush();
         }
-        if let Ok(group) = Group::new(&self.config.cgroup) {
+        if let Ok(group) = group {
             let _ = group.kill();
             if let Err(error) = group.remove() {
                 tracing::warn!(error = %chain(&error), "cgroup left behind");

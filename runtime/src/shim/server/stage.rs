@@ -12,7 +12,7 @@ use godwit_types::{FreezeStep, MigrationId};
 
 use super::{
     super::protocol::Config,
-    create::chain,
+    create::{chain, limit},
     freeze::{Steps, TOOLS, gate},
     init::Init,
     output::{Ends, Output},
@@ -168,7 +168,7 @@ impl Armed {
             images: self.images.as_raw_fd(),
             root: config.root.display().to_string(),
             netns: self.netns.as_raw_fd(),
-            mounts: [config.mounts.clone(), config.etc_mounts()].concat(),
+            mounts: [config.mounts.clone(), config.own_mounts()].concat(),
             pipes: vec![
                 (out, self.ends.stdout.as_raw_fd()),
                 (err, self.ends.stderr.as_raw_fd()),
@@ -208,7 +208,7 @@ impl Armed {
             .ok_or("criu named no restored task")?;
         let init = Init::new(pid).map_err(|error| format!("restored init {pid}: {error}"))?;
         // Only now: CRIU's own processes must not count against the container's limits.
-        group.limit(&config.limits).map_err(|error| chain(&error))?;
+        limit(config, group)?;
         steps.done("limits");
         Ok((init, steps.0))
     }
