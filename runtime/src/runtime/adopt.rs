@@ -5,7 +5,13 @@
 //! through a resume in which its shim was killed, and what has lost memory that had not arrived in it
 //! yet.
 
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use godwit_types::{ContainerId, InstanceState};
 use rustix::fs::{FlockOperation, flock};
@@ -22,6 +28,10 @@ use crate::{
     },
 };
 
+/// How long a shim that is killed may take to end, and the time between two looks.
+const ENDS: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(2);
+
 /// What there is of a container whose shim does not answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -37,6 +47,11 @@ enum Found {
 impl Runtime {
     /// What it is doing once another shim has it.
     pub(super) async fn adopt(&self, id: &ContainerId) -> Result<InstanceState> {
+        let paths = self.paths(id);
+        // Most that have no shim have ended, and wait for nobody.
+        if paths.exit().exists() || !kept::path(&paths.socket).exists() {
+            return self.left_behind(id);
+        }
         let _one = self.inner.adopting.lock().await;
         // By who had the lock before.
         let answered = self.shim(id).state().await;
@@ -46,7 +61,7 @@ impl Runtime {
         ) {
             return self.known(id, answered);
         }
-        let (paths, cgroup) = (self.paths(id), self.cgroup(id));
+        let cgroup = self.cgroup(id);
         match blocking(move || find(&paths, &cgroup)).await? {
             Found::Nothing => self.left_behind(id),
             Found::Shim => Err(ShimError::Silent(self.paths(id).socket).into()),
@@ -106,10 +121,17 @@ fn is_locked(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-        Err(errno) => Err(errno.into()),
+    let deadline = Instant::now() + ENDS;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(false),
+            // One that is killed gives up its socket first.
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                thread::sleep(LOOK);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

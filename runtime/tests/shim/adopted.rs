@@ -179,3 +179,46 @@ async fn a_container_that_ended_while_it_had_no_shim_has_an_unknown_exit_code() 
     assert!(adopt(&source));
     assert_eq!(exit_code(&source).await, 255);
 }
+
+#[tokio::test]
+async fn a_shim_that_is_killed_anywhere_in_a_freeze_leaves_a_container_that_runs_on() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(source) = Instance::new(base.path(), "a", &COUNT, &[]) else {
+        return;
+    };
+    source.client.ask(Request::Create).await.unwrap();
+    source.wait_for_lines(20).await;
+    let mut seen = [0, 0];
+    for step in 0..16 {
+        let client = source.client.clone();
+        let asked = tokio::spawn(async move {
+            let request = Request::Freeze {
+                migration: migration(),
+                carried: false,
+            };
+            client.ask(request).await
+        });
+        tokio::time::sleep(Duration::from_millis(step * 20)).await;
+        let shim = shims(&source)[0];
+        kill_shim(&source, shim).await;
+        let answered = asked.await.unwrap();
+        assert!(adopt(&source));
+        match source.client.state().await.unwrap() {
+            State::Frozen { .. } => {
+                seen[1] += 1;
+                source.client.ask(Request::Thaw).await.unwrap();
+            }
+            State::Running { .. } => {
+                assert!(answered.is_err(), "it was said to be frozen");
+                seen[0] += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+        let before = source.lines().len();
+        source.wait_for_lines(before + 10).await;
+    }
+    println!("{} ran, {} were frozen", seen[0], seen[1]);
+    consecutive(&source.lines());
+    let kill = Request::Signal { signal: 9 };
+    source.client.ask(kill).await.unwrap();
+}

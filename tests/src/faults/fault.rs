@@ -213,10 +213,10 @@ pub fn inject(
         }
         Fault::Reset => {
             let rule = |port: &str| {
-                format!("add rule inet reset input tcp {port} 7700 reject with tcp reset\n")
+                format!("add rule inet torn input tcp {port} 7700 reject with tcp reset\n")
             };
-            let rules = "add table inet reset\n\
-                 add chain inet reset input { type filter hook input priority -300; }\n"
+            let rules = "add table inet torn\n\
+                 add chain inet torn input { type filter hook input priority -300; }\n"
                 .to_owned()
                 + &rule("dport")
                 + &rule("sport");
@@ -225,7 +225,7 @@ pub fn inject(
             }
             thread::sleep(Duration::from_millis(300));
             for host in [cast.source, cast.destination] {
-                nft(cluster, host, "delete table inet reset\n")?;
+                nft(cluster, host, "delete table inet torn\n")?;
             }
             Ok(Broken::Nothing)
         }
@@ -302,7 +302,18 @@ impl Broken {
                 let filler = cluster.host(host).dir.join(what).join("filler");
                 let mut remove = cluster.host(host).command("rm", &["-f"]);
                 remove.arg(filler);
-                run(remove).map(drop)
+                run(remove)?;
+                // A member that can't write any more ends, and whoever looks after it starts it
+                // again. Two of three without that, and there is no leader.
+                if what == "member"
+                    && cluster
+                        .host(host)
+                        .processes("godwit-controller")?
+                        .is_empty()
+                {
+                    cluster.start_member(host, false)?;
+                }
+                Ok(())
             }
             Self::Nothing => Ok(()),
         }

@@ -21,7 +21,7 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixListener},
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use connection::Connection;
@@ -36,6 +36,10 @@ use super::{
     protocol::{Config, Reply, Request, State},
 };
 use crate::sys;
+
+/// How long a shim that is killed may take to end, and the time between two looks.
+const ENDS: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Why a shim could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +121,14 @@ fn lock(socket: &Path) -> Result<File, StartError> {
             fs::create_dir_all(parent)?;
         }
         let file = File::create(&path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let deadline = Instant::now() + ENDS;
+        // One that is killed gives up its socket first.
+        while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if errno != rustix::io::Errno::WOULDBLOCK || Instant::now() > deadline {
+                return Err(io::Error::from(errno));
+            }
+            std::thread::sleep(LOOK);
+        }
         Ok(file)
     };
     locked().map_err(|source| StartError::Lock {
