@@ -56,6 +56,7 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::CheckDestination { .. }
         | Verb::Sample { .. }
         | Verb::SyncNetwork { .. }
+        | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. } => None,
     }
 }
@@ -211,7 +212,9 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => Admission::Refuse(CommandFailure::new(
+        Verb::SyncNetwork { .. }
+        | Verb::RemoveNetwork { .. }
+        | Verb::RemoveVolume { .. } => Admission::Refuse(CommandFailure::new(
             FailureKind::Internal,
             "a network's or a volume's command is not a container's",
         )),

@@ -124,6 +124,9 @@ pub enum Command {
         /// Not to be tried again.
         for_good: bool,
     },
+    RemoveNetwork {
+        network: NetworkName,
+    },
     /// A volume of this name is as good.
     CreateVolume(Box<Volume>),
     BeginRemoveVolume {

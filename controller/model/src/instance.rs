@@ -247,6 +247,7 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Remove { .. }
         | Verb::Sample { .. }
         | Verb::SyncNetwork { .. }
+        | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
     }
 }

@@ -22,7 +22,7 @@ use godwit_proto::{
     control::{
         ContainerRequest, CreateNetworkRequest, CreateVolumeRequest, DrainRequest, HostRequest, LoadImageChunk,
         LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest,
-        PruneVolumesRequest, RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
+        NetworkRequest, PruneVolumesRequest, RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -356,6 +356,24 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, set_limits, again: true, |leader, message| {
             drain::set_limits(leader, message)
+        })
+    }
+
+    async fn inspect_network(
+        &self,
+        request: Request<NetworkRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, inspect_network, again: true, |leader, message| {
+            lists::inspect_network(leader, message)
+        })
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<NetworkRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        unary!(self, request, remove_network, again: false, |leader, message| {
+            lists::remove_network(leader, message)
         })
     }
 

@@ -389,7 +389,7 @@ impl Inner {
                 }
                 Outcome::Done
             }
-            Verb::RemoveVolume { .. } => Outcome::Done,
+            Verb::RemoveVolume { .. } | Verb::RemoveNetwork { .. } => Outcome::Done,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
+    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkSpec, NetworkTable,
     OperationId, Progress, Round, VolumeId,
 };
 
@@ -161,6 +161,8 @@ pub enum Verb {
 
     /// Have exactly this table for this network. → `Done`
     SyncNetwork { table: NetworkTable },
+    /// Have nothing of this network any more. → `Done`
+    RemoveNetwork { network: NetworkSpec },
     /// Remove the data of a volume that no container uses any more. → `Done`
     RemoveVolume { volume: VolumeId },
 }
@@ -184,7 +186,9 @@ impl Verb {
             | Self::Discard { container, .. }
             | Self::Thaw { container, .. }
             | Self::Release { container, .. } => Some(container),
-            Self::SyncNetwork { .. } | Self::RemoveVolume { .. } => None,
+            Self::SyncNetwork { .. }
+            | Self::RemoveNetwork { .. }
+            | Self::RemoveVolume { .. } => None,
         }
     }
 
@@ -207,6 +211,7 @@ impl Verb {
             Self::Discard { generation, .. } => *generation,
             Self::CheckDestination { .. }
             | Self::SyncNetwork { .. }
+            | Self::RemoveNetwork { .. }
             | Self::RemoveVolume { .. } => None,
         }
     }
@@ -229,6 +234,7 @@ impl Verb {
             Self::Thaw { .. } => "thaw",
             Self::Release { .. } => "release",
             Self::SyncNetwork { .. } => "sync-network",
+            Self::RemoveNetwork { .. } => "remove-network",
             Self::RemoveVolume { .. } => "remove-volume",
         }
     }

@@ -52,6 +52,6 @@ pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};
 pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
-    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
+    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkEndpoint, NetworkView, Status,
 };
 pub use volume::VolumeView;

@@ -204,6 +204,7 @@ impl Runtime {
             Verb::Transfer { .. }
             | Verb::Sample { .. }
             | Verb::SyncNetwork { .. }
+            | Verb::RemoveNetwork { .. }
             | Verb::RemoveVolume { .. } => Ok(Outcome::Done),
         }
     }
