@@ -203,7 +203,7 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             host.throttled.forget(container);
             runtime.release(container).await.map(|()| released)
         }
-        Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => {
+        Verb::SyncNetwork { .. } | Verb::RemoveNetwork { .. } | Verb::RemoveVolume { .. } => {
             return of_host(host, verb).await;
         }
         Verb::Start {
@@ -239,6 +239,11 @@ fn checked(need: Need) -> Outcome {
 pub async fn of_host(host: &Host, verb: &Verb) -> Answer {
     let table = match verb {
         Verb::SyncNetwork { table } => table,
+        Verb::RemoveNetwork { network } => {
+            let removed = host.runtime.networks().leave(network).await;
+            let removed = removed.map(|()| Outcome::Done);
+            return removed.map_err(|error| failures::internal(&error));
+        }
         Verb::RemoveVolume { volume } => {
             let removed = host.runtime.remove_volume(volume).await;
             let removed = removed.map(|()| Outcome::Done);

@@ -70,7 +70,14 @@ fn on_host<T: Send + 'static>(
     host: u8,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let pid = cluster.host(host).pid();
+    inside(cluster.host(host).pid(), work)
+}
+
+/// In a process's network namespace.
+fn inside<T: Send + 'static>(
+    pid: i32,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
     let done = thread::spawn(move || -> Result<T> {
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).context("setns")?;
@@ -155,9 +162,13 @@ fn published_ports_follow_their_container_and_one_that_is_taken_is_named() {
     is_published(&cluster, 1);
 
     // A connection to its own address goes on while the ports change their host.
+    let mut line = vec!["run", "-d", "--name", "peer", "--host", "h1"];
+    line.extend(["busybox", "sleep", "1000"]);
+    cluster.ok(&line).unwrap();
+    let peer = cluster.processes_of(&cluster.id("peer").unwrap()).unwrap();
     let address = format!("{}:7", cluster.address("echo").unwrap());
     let address: SocketAddr = address.parse().unwrap();
-    let mut held = on_host(&cluster, 1, move || {
+    let mut held = inside(peer[0], move || {
         let stream = TcpStream::connect_timeout(&address, SOON)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
@@ -261,4 +272,102 @@ fn the_network_of_the_host_or_of_another_container_is_had_and_keeps_its_containe
     both.extend(["--network", "none", "busybox", "true"]);
     let text = cluster.refused(&both).unwrap();
     assert!(text.contains("publishes no port"), "{text}");
+}
+
+#[test]
+fn names_of_a_network_are_found_from_everywhere_and_follow_a_move() {
+    let cluster = cluster();
+    cluster.ok(&["network", "create", "front"]).unwrap();
+    let on_front = ["--network", "front"];
+    let web = ["--host", "h1", "--network-alias", "www"];
+    echo(&cluster, "web", &[&on_front[..], &web[..]].concat());
+    echo(&cluster, "plain", &["--host", "h1"]);
+    let address = cluster.address("web").unwrap();
+    // What a container on that host finds, and by which resolver.
+    let finds = |host: &str, name: &str, flags: &[&str]| {
+        let mut line = vec!["run", "--host", host];
+        line.extend(on_front);
+        line.extend(flags);
+        line.extend(["busybox", "nslookup", name]);
+        let output = cluster.output(&line).unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for to in [None, Some(2), Some(1)] {
+        if let Some(to) = to {
+            cluster.migrate("web", to).unwrap();
+        }
+        for host in ["h1", "h2"] {
+            for name in ["web", "www", "web.front"] {
+                let said = finds(host, name, &[]);
+                assert!(said.contains(&format!("Address: {address}")), "{said}");
+            }
+        }
+    }
+    // Not of another network; but who is told to ask there, asks there.
+    let plain = cluster.address("plain").unwrap();
+    let said = finds("h1", "plain", &[]);
+    assert!(!said.contains(&plain), "{said}");
+    let said = finds("h1", "plain", &["--dns", "10.88.0.1"]);
+    assert!(said.contains(&format!("Address: {plain}")), "{said}");
+
+    // The files, and after a move, too.
+    let script = "cat /etc/hosts /etc/resolv.conf /etc/hostname; echo read; sleep 1000";
+    let mut line = vec!["run", "-d", "--name", "files", "--host", "h1"];
+    line.extend(on_front);
+    line.extend(["--add-host", "db:192.0.2.7", "--dns-search", "corp.example"]);
+    line.extend(["busybox", "sh", "-c"]);
+    let looped = format!(
+        "while true; do {}; done",
+        script.replace("sleep 1000", "sleep 0.2")
+    );
+    line.push(&looped);
+    cluster.ok(&line).unwrap();
+    cluster
+        .wait_for_log("files", |text| text.contains("read"))
+        .unwrap();
+    cluster.migrate("files", 2).unwrap();
+    let before = cluster.logs("files").unwrap().matches("read\n").count();
+    cluster
+        .wait_for_log("files", |text| text.matches("read\n").count() > before + 2)
+        .unwrap();
+    let log = cluster.logs("files").unwrap();
+    let last = log.trim_end().rsplit("read\n").nth(1).unwrap();
+    let (address, id) = (
+        cluster.address("files").unwrap(),
+        cluster.id("files").unwrap(),
+    );
+    let network = cluster.json(&["network", "inspect", "front"]).unwrap();
+    let gateway = network[0]["gateway"].as_str().unwrap();
+    for line in [
+        "127.0.0.1\tlocalhost".to_owned(),
+        "192.0.2.7\tdb".to_owned(),
+        format!("{address}\t{} files", &id[..12]),
+        format!("nameserver {gateway}"),
+        "search corp.example".to_owned(),
+        id[..12].to_owned(),
+    ] {
+        assert!(last.lines().any(|found| found == line), "{line}: {last}");
+    }
+
+    // Removed when nobody is on it.
+    let text = cluster.refused(&["network", "rm", "front"]).unwrap();
+    assert!(text.contains("`front` is used by container"), "{text}");
+    let all = cluster.json(&["ps", "-a"]).unwrap();
+    for container in godwit_tests::testbed::list(&all) {
+        let id = container["id"].as_str().unwrap();
+        cluster.ok(&["rm", "-f", id]).unwrap();
+    }
+    cluster.ok(&["network", "rm", "front"]).unwrap();
+    let text = cluster.refused(&["network", "inspect", "front"]).unwrap();
+    assert!(text.contains("no network `front`"), "{text}");
+    let text = cluster.refused(&["network", "rm", "default"]).unwrap();
+    assert!(text.contains("`default`"), "{text}");
+    // Another one with other addresses works where the first one was.
+    let mut make = vec!["network", "create", "--subnet", "172.30.0.0/24"];
+    make.push("back");
+    cluster.ok(&make).unwrap();
+    echo(&cluster, "other", &["--host", "h1", "--network", "back"]);
+    let mut line = vec!["run", "--host", "h2", "--network", "back", "busybox"];
+    line.extend(["sh", "-c", "echo hello | nc -w 3 172.30.0.2 7"]);
+    assert_eq!(cluster.ok(&line).unwrap(), "hello");
 }

@@ -55,6 +55,7 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::CheckSource { .. }
         | Verb::CheckDestination { .. }
         | Verb::Sample { .. }
+        | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. }
         | Verb::Start { .. }
         | Verb::Pause { .. }
@@ -216,7 +217,7 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } | Verb::RemoveVolume { .. } => {
+        Verb::SyncNetwork { .. } | Verb::RemoveNetwork { .. } | Verb::RemoveVolume { .. } => {
             Admission::Refuse(CommandFailure::new(
                 FailureKind::Internal,
                 "a network's or a volume's command is not a container's",

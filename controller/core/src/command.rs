@@ -134,6 +134,9 @@ pub enum Command {
     Members {
         change: MemberChange,
     },
+    RemoveNetwork {
+        network: NetworkName,
+    },
     /// A volume of this name is as good.
     CreateVolume(Box<Volume>),
     BeginRemoveVolume {

@@ -64,15 +64,27 @@ pub fn find_volume<'a>(state: &'a State, text: &str) -> Result<&'a Volume, Refus
         })
 }
 
+/// What a container is called on its network: its name, its short id, and what else it was given.
+fn names(container: &Container) -> Vec<String> {
+    let mut names = vec![
+        container.spec.name.to_string(),
+        container.id.short().to_owned(),
+    ];
+    names.extend(container.spec.options.ports.aliases.iter().cloned());
+    names
+}
+
 /// The table that every agent must have of this network.
 pub fn table(state: &State, network: &Network) -> NetworkTable {
     let endpoints = network.addresses.iter().filter_map(|(address, container)| {
-        let owner = &state.containers.get(container)?.host;
+        let holder = state.containers.get(container)?;
+        let owner = &holder.host;
         Some(Endpoint {
             container: container.clone(),
             address: *address,
             host: owner.clone(),
             underlay: state.hosts.get(owner)?.underlay,
+            names: names(holder),
         })
     });
     NetworkTable {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_types::{
     ContainerView, DrainLeft, DrainView, HostFacts, HostName, HostView, MigrationMode,
-    MigrationView, NetworkView, Progress, Refusal,
+    MigrationView, NetworkEndpoint, NetworkView, Progress, Refusal,
 };
 
 use crate::{
@@ -60,13 +60,27 @@ pub fn host_views(
     state.hosts.iter().map(view).collect()
 }
 
-pub fn network_view(network: &Network) -> NetworkView {
+pub fn network_view(state: &State, network: &Network) -> NetworkView {
+    let holders = network.addresses.iter();
+    let mut endpoints: Vec<_> = holders
+        .filter_map(|(address, id)| {
+            let container = state.containers.get(id)?;
+            Some(NetworkEndpoint {
+                name: container.spec.name.clone(),
+                address: *address,
+                host: container.host.clone(),
+                aliases: container.spec.options.ports.aliases.clone(),
+            })
+        })
+        .collect();
+    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
     NetworkView {
         name: network.spec.name.clone(),
         subnet: network.spec.subnet,
         gateway: network.spec.subnet.gateway(),
         vni: network.spec.vni,
         containers: network.addresses.len() as u32,
+        endpoints,
     }
 }
 

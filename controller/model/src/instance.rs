@@ -246,6 +246,7 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Stop { .. }
         | Verb::Remove { .. }
         | Verb::Sample { .. }
+        | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. }
         | Verb::Start { .. }
         | Verb::Pause { .. }

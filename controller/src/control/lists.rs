@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use godwit_core::{Command, container_views, find_network, host_views, network_view};
 use godwit_proto::{
-    control::CreateNetworkRequest,
+    control::{CreateNetworkRequest, NetworkRequest},
     document, failure,
-    v1::{Document, Documents},
+    v1::{Document, Documents, Empty},
 };
 use godwit_types::{ByteSize, NetworkName};
 use tonic::Status;
@@ -37,7 +37,10 @@ pub async fn hosts(leader: &Arc<Leader>) -> Result<Documents, Status> {
 pub async fn networks(leader: &Arc<Leader>) -> Result<Documents, Status> {
     let state = read(leader).await?;
     Ok(document::write_all(
-        state.networks.values().map(network_view),
+        state
+            .networks
+            .values()
+            .map(|network| network_view(&state, network)),
     ))
 }
 
@@ -55,5 +58,28 @@ pub async fn create_network(
     leader.raft.propose(&command).await.map_err(status_of)?;
     let state = leader.state();
     let network = find_network(&state, &request.name).map_err(failure::refused)?;
-    Ok(document::write(&network_view(network)))
+    Ok(document::write(&network_view(&state, network)))
+}
+
+pub async fn inspect_network(
+    leader: &Arc<Leader>,
+    request: NetworkRequest,
+) -> Result<Document, Status> {
+    let state = read(leader).await?;
+    let network = find_network(&state, &request.network).map_err(failure::refused)?;
+    Ok(document::write(&network_view(&state, network)))
+}
+
+/// Hosts let go of it by and by.
+pub async fn remove_network(
+    leader: &Arc<Leader>,
+    request: NetworkRequest,
+) -> Result<Empty, Status> {
+    let state = read(leader).await?;
+    let network = find_network(&state, &request.network).map_err(failure::refused)?;
+    let command = Command::RemoveNetwork {
+        network: network.spec.name.clone(),
+    };
+    leader.raft.propose(&command).await.map_err(status_of)?;
+    Ok(Empty {})
 }

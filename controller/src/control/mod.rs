@@ -24,9 +24,9 @@ use godwit_proto::{
     control::{
         AddMemberRequest, ContainerRequest, CreateNetworkRequest, CreateVolumeRequest,
         DrainRequest, HostRequest, KillRequest, LabelHostRequest, LoadImageChunk, LoadImageReply,
-        LogChunk, LogsRequest, MemberRequest, MigrateRequest, MigrationRequest, PauseRequest,
-        PruneVolumesRequest, RemoveMembersRequest, RemoveRequest, RenameRequest, RunRequest,
-        SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
+        LogChunk, LogsRequest, MemberRequest, MigrateRequest, MigrationRequest, NetworkRequest,
+        PauseRequest, PruneVolumesRequest, RemoveMembersRequest, RemoveRequest, RenameRequest,
+        RunRequest, SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -387,6 +387,24 @@ impl Control for Service {
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, transfer_leader, again: true, |leader, message| {
             members::transfer(leader, message)
+        })
+    }
+
+    async fn inspect_network(
+        &self,
+        request: Request<NetworkRequest>,
+    ) -> Result<Response<Document>, Status> {
+        unary!(self, request, inspect_network, again: true, |leader, message| {
+            lists::inspect_network(leader, message)
+        })
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<NetworkRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        unary!(self, request, remove_network, again: false, |leader, message| {
+            lists::remove_network(leader, message)
         })
     }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use godwit_core::{State, table};
-use godwit_types::{AgentCommand, HostName, NetworkName, NetworkTable, Verb};
+use godwit_types::{AgentCommand, HostName, NetworkName, NetworkSpec, NetworkTable, Verb};
 use tracing::warn;
 
 use super::{Leader, sessions::AskError};
@@ -15,9 +15,23 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run(leader: Arc<Leader>) {
     let mut published = leader.raft.published();
     let mut pushed: BTreeMap<NetworkName, u64> = BTreeMap::new();
+    let mut known: BTreeMap<NetworkName, NetworkSpec> = BTreeMap::new();
     loop {
         let state = published.borrow_and_update().state.clone();
+        let gone: Vec<_> = known
+            .iter()
+            .filter(|(name, spec)| state.networks.get(*name).map(|n| &n.spec) != Some(*spec))
+            .map(|(name, spec)| (name.clone(), spec.clone()))
+            .collect();
+        for (name, spec) in gone {
+            known.remove(&name);
+            pushed.remove(&name);
+            for host in leader.sessions.live() {
+                take_back(&leader, host, spec.clone());
+            }
+        }
         for (name, network) in &state.networks {
+            known.insert(name.clone(), network.spec.clone());
             if pushed.get(name) == Some(&network.version) {
                 continue;
             }
@@ -43,6 +57,21 @@ pub(super) fn push_all(leader: &Arc<Leader>, host: &HostName) {
 fn is_current(state: &State, table: &NetworkTable) -> bool {
     let network = state.networks.get(&table.network.name);
     network.is_some_and(|network| network.version == table.version)
+}
+
+/// Once: a host that is not there now lets go of it when it has another one of that number.
+fn take_back(leader: &Arc<Leader>, host: HostName, network: NetworkSpec) {
+    let (held, scope) = (leader.clone(), leader.scope.clone());
+    scope.spawn(async move {
+        let name = network.name.clone();
+        let command = AgentCommand {
+            operation: ids::operation_id(),
+            verb: Verb::RemoveNetwork { network },
+        };
+        if let Err(AskError::Failed(failure)) = held.sessions.ask(&host, command).await {
+            warn!(%host, network = %name, error = %failure.message, "network not removed");
+        }
+    });
 }
 
 fn push(leader: &Arc<Leader>, host: HostName, table: NetworkTable) {

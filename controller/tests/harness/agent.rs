@@ -406,7 +406,7 @@ impl Inner {
                 }
                 Outcome::Done
             }
-            Verb::RemoveVolume { .. } => Outcome::Done,
+            Verb::RemoveVolume { .. } | Verb::RemoveNetwork { .. } => Outcome::Done,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
     HostName, ImageSummary, InstanceDetails, InstanceReport, MigrationId, MigrationOptions,
-    NetworkTable, OperationId, Progress, Round, Signal, VolumeId,
+    NetworkSpec, NetworkTable, OperationId, Progress, Round, Signal, VolumeId,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -164,6 +164,8 @@ pub enum Verb {
 
     /// Have exactly this table for this network. → `Done`
     SyncNetwork { table: NetworkTable },
+    /// Have nothing of this network any more. → `Done`
+    RemoveNetwork { network: NetworkSpec },
     /// Remove the data of a volume that no container uses any more. → `Done`
     RemoveVolume { volume: VolumeId },
 
@@ -221,7 +223,9 @@ impl Verb {
             | Self::Unpause { container, .. }
             | Self::Signal { container, .. }
             | Self::Update { container, .. } => Some(container),
-            Self::SyncNetwork { .. } | Self::RemoveVolume { .. } => None,
+            Self::SyncNetwork { .. } | Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => {
+                None
+            }
         }
     }
 
@@ -249,6 +253,7 @@ impl Verb {
             Self::Discard { generation, .. } => *generation,
             Self::CheckDestination { .. }
             | Self::SyncNetwork { .. }
+            | Self::RemoveNetwork { .. }
             | Self::RemoveVolume { .. } => None,
         }
     }
@@ -271,6 +276,7 @@ impl Verb {
             Self::Thaw { .. } => "thaw",
             Self::Release { .. } => "release",
             Self::SyncNetwork { .. } => "sync-network",
+            Self::RemoveNetwork { .. } => "remove-network",
             Self::RemoveVolume { .. } => "remove-volume",
             Self::Start { .. } => "start",
             Self::Pause { .. } => "pause",

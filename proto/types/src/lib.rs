@@ -63,6 +63,7 @@ pub use signal::{Signal, SignalError};
 pub use spec::ContainerSpec;
 pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
-    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkView, Status,
+    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkEndpoint, NetworkView,
+    Status,
 };
 pub use volume::VolumeView;

@@ -173,6 +173,9 @@ pub struct Endpoint {
     pub host: HostName,
     /// The host's address on the underlay: where VXLAN packets go.
     pub underlay: Ipv4Addr,
+    /// What its container is called there, its own name first.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// The whole of one network as every agent on it must have it. A table with a lower version

@@ -144,6 +144,19 @@ pub struct NetworkView {
     pub gateway: Ipv4Addr,
     pub vni: u32,
     pub containers: u32,
+    /// By name.
+    #[serde(default)]
+    pub endpoints: Vec<NetworkEndpoint>,
+}
+
+/// A container on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkEndpoint {
+    pub name: ContainerName,
+    pub address: Ipv4Addr,
+    pub host: HostName,
+    /// What else it is called there.
+    pub aliases: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

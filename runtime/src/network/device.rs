@@ -24,6 +24,28 @@ pub fn vxlan_name(vni: u32) -> String {
     format!("gwx{vni}")
 }
 
+/// Whether a container is connected to the network's bridge.
+pub async fn has_containers(handle: &Handle, vni: u32) -> Result<bool> {
+    let name = bridge_name(vni);
+    let Some(bridge) = index(handle, &name).await? else {
+        return Ok(false);
+    };
+    let mut links = handle.link().get().execute();
+    while let Some(message) = links.try_next().await.map_err(link("looking up", &name))? {
+        let is_port = message
+            .attributes
+            .iter()
+            .any(|a| matches!(a, LinkAttribute::Controller(index) if *index == bridge));
+        let is_container = message.attributes.iter().any(
+            |a| matches!(a, LinkAttribute::IfName(name) if name.starts_with(super::veth::PREFIX)),
+        );
+        if is_port && is_container {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The index of a link, None if there is none.
 pub async fn index(handle: &Handle, name: &str) -> Result<Option<u32>> {
     let found = handle

@@ -15,6 +15,7 @@
 
 mod announce;
 mod device;
+mod dns;
 mod error;
 mod hold;
 mod masquerade;

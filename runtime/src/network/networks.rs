@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use godwit_types::{
@@ -19,6 +20,7 @@ use tokio::{
 use super::{
     announce,
     device::{self, vxlan_name},
+    dns,
     error::{NetworkError, Result},
     hold::Hold,
     masquerade, namespace,
@@ -53,6 +55,9 @@ struct Known {
     table: Option<(HostName, NetworkTable)>,
     /// The device's entries as they are now; None: the network is not on this host yet.
     applied: Option<(u32, Entries)>,
+    names: Arc<dns::Names>,
+    /// None: the network is not on this host, or somebody else serves on its gateway address.
+    server: Option<dns::Server>,
 }
 
 /// How long the new place of a container may take to be told here.
@@ -106,6 +111,11 @@ impl Networks {
             what: "IPv4 forwarding".into(),
             source,
         })?;
+        // Of a network that had this number before, and whose end was not told here.
+        if !device::has_containers(&self.handle, network.vni).await? {
+            device::delete(&self.handle, &vxlan_name(network.vni)).await?;
+            device::delete(&self.handle, &device::bridge_name(network.vni)).await?;
+        }
         device::ensure(
             &self.handle,
             network,
@@ -118,6 +128,16 @@ impl Networks {
         let vxlan = device::expect_index(&self.handle, &vxlan_name(network.vni)).await?;
         // Entries of an agent before this one are set again or, when they are not in the table
         // any more, stay until their address is used again: harmless, nobody sends there.
+        if known.server.is_none() {
+            let gateway = network.subnet.gateway();
+            match dns::start(gateway, known.names.clone()).await {
+                Ok(server) => known.server = Some(server),
+                Err(error) => tracing::warn!(
+                    network = %network.name, %gateway, %error,
+                    "no name server: names of containers are not found on this host"
+                ),
+            }
+        }
         known.applied = Some((vxlan, Entries::new()));
         self.bring_up_to_date(network.vni, known).await
     }
@@ -134,6 +154,7 @@ impl Networks {
         {
             return Ok(());
         }
+        known.names.set(table);
         known.table = Some((me.clone(), table.clone()));
         self.bring_up_to_date(table.network.vni, known).await
     }
@@ -178,6 +199,13 @@ impl Networks {
         }
         self.gate(id, gate).await?;
         Ok(netns)
+    }
+
+    /// Asked for a container's questions that are not about its network. None: this host's.
+    pub async fn give_resolvers(&self, attachment: &NetworkAttachment, resolvers: &[IpAddr]) {
+        let mut tables = self.tables.lock().await;
+        let known = tables.entry(attachment.network.vni).or_default();
+        known.names.give(attachment.address, resolvers);
     }
 
     /// A namespace with nothing but loopback.
@@ -293,11 +321,30 @@ impl Networks {
         link.and(namespace)
     }
 
+    /// Lets go of a network that is no more: not of another one with its number, nor of one that a
+    /// container is still on.
+    pub async fn leave(&self, network: &NetworkSpec) -> Result<()> {
+        let mut tables = self.tables.lock().await;
+        if let Some(known) = tables.get(&network.vni) {
+            let table = known.table.as_ref();
+            if table.is_some_and(|(_, table)| table.network != *network) {
+                return Ok(());
+            }
+        }
+        if device::has_containers(&self.handle, network.vni).await? {
+            return Ok(());
+        }
+        tables.remove(&network.vni);
+        drop(tables);
+        self.remove(network.vni).await
+    }
+
     /// Removes a network's devices and rules. Nothing there is fine.
     pub async fn remove(&self, vni: u32) -> Result<()> {
         let mut tables = self.tables.lock().await;
         if let Some(known) = tables.get_mut(&vni) {
             known.applied = None;
+            known.server = None;
         }
         let vxlan = device::delete(&self.handle, &vxlan_name(vni)).await;
         let bridge = device::delete(&self.handle, &device::bridge_name(vni)).await;

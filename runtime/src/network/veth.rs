@@ -17,10 +17,12 @@ use super::{
 };
 
 const INSIDE: &str = "eth0";
+/// What the host's ends are called begins so.
+pub const PREFIX: &str = "gwv";
 
 /// The host's end of a container's link. Link names have 15 bytes at most.
 pub fn link_name(id: &ContainerId) -> String {
-    format!("gwv{}", &id.short()[..11])
+    format!("{PREFIX}{}", &id.short()[..11])
 }
 
 /// Makes the pair, with the host's end down: the gate is shut.

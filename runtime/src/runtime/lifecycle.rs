@@ -71,6 +71,10 @@ impl Runtime {
         let init = init_path(&self.inner.config.data);
         let (id_, spec_, cgroup) = (id.clone(), spec.clone(), self.cgroup(id));
         let volumes = self.inner.volumes.clone();
+        let other = match &spec.options.ports.mode {
+            NetworkMode::Container { container, .. } => Some(self.paths(container).etc()),
+            NetworkMode::Own | NetworkMode::Host => None,
+        };
         blocking(move || {
             if !rootfs.is_mounted() {
                 rootfs.mount(&image.layers)?;
@@ -112,6 +116,9 @@ impl Runtime {
                 }
             })?;
             write_bundle(&shim, &bundle)?;
+            if let Some(other) = other {
+                share_names(&other, &shim.etc())?;
+            }
             write_atomic(&shim.shim_config(), &config).map_err(|source| RuntimeError::Io {
                 path: shim.shim_config(),
                 source,
@@ -160,6 +167,8 @@ impl Runtime {
         let netns = match &spec.network {
             Some(attachment) => {
                 networks.ensure(&attachment.network).await?;
+                let resolvers = &spec.options.ports.dns;
+                networks.give_resolvers(attachment, resolvers).await;
                 networks.attach(id, attachment, gate).await?
             }
             None => networks.attach_none(id).await?,
@@ -387,6 +396,20 @@ fn write_bundle(paths: &InstancePaths, bundle: &Bundle<'_>) -> Result<()> {
     for (name, text) in bundle.etc_files() {
         let path = paths.etc().join(name);
         fs::write(&path, text).map_err(|source| RuntimeError::Io { path, source })?;
+    }
+    Ok(())
+}
+
+/// Who has another's network finds what that one finds.
+fn share_names(other: &Path, etc: &Path) -> Result<()> {
+    for name in ["hosts", "resolv.conf"] {
+        let path = etc.join(name);
+        match fs::copy(other.join(name), &path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(RuntimeError::Io { path, source });
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

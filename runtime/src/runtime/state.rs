@@ -42,6 +42,8 @@ impl Runtime {
             return Ok(());
         };
         self.networks().ensure(&attachment.network).await?;
+        let resolvers = &spec.options.ports.dns;
+        self.networks().give_resolvers(attachment, resolvers).await;
         if let Ok(InstanceState::Running { .. }) = self.state(id).await {
             self.reserve_ports(id, &spec).await?;
             self.publish(id, &spec).await?;

@@ -26,7 +26,9 @@ mod migration_inspect;
 mod migration_ls;
 mod migration_recover;
 mod network_create;
+mod network_inspect;
 mod network_ls;
+mod network_rm;
 mod pause;
 mod port;
 mod ps;
@@ -110,6 +112,9 @@ pub enum Image {
 pub enum Network {
     Create(network_create::Args),
     Ls(network_ls::Args),
+    Inspect(network_inspect::Args),
+    Rm(network_rm::Args),
+    Prune(network_rm::Prune),
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,6 +177,9 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Image(Image::Load(args)) => image_load::run(global, args).await,
         Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
+        Command::Network(Network::Inspect(args)) => network_inspect::run(global, args).await,
+        Command::Network(Network::Rm(args)) => network_rm::run(global, args).await,
+        Command::Network(Network::Prune(args)) => network_rm::prune(global, args).await,
         Command::Network(Network::Ls(args)) => network_ls::run(global, args).await,
         Command::Volume(Volume::Create(args)) => volume::create(global, args).await,
         Command::Volume(Volume::Ls(args)) => volume::ls(global, args).await,

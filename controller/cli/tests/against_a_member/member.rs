@@ -394,6 +394,14 @@ impl Control for Served {
         Ok(Response::new(document::write(&limits)))
     }
 
+    async fn inspect_network(&self, _: Request<NetworkRequest>) -> Answer<Document> {
+        unasked()
+    }
+
+    async fn remove_network(&self, _: Request<NetworkRequest>) -> Answer<Empty> {
+        unasked()
+    }
+
     async fn create_volume(&self, _: Request<CreateVolumeRequest>) -> Answer<Document> {
         unasked()
     }

@@ -131,6 +131,7 @@ fn dispatch(state: &mut State, command: &Command) -> Result<Applied, Refusal> {
             for_good,
         } => Ok(drain::note(state, host, container, reason, *for_good)),
         Command::Members { change } => member::change(state, change),
+        Command::RemoveNetwork { network } => network::remove(state, network),
         Command::CreateVolume(new) => volume::create(state, new),
         Command::BeginRemoveVolume { volume } => volume::begin_remove(state, volume),
         Command::VolumeRemoved { volume, id } => Ok(volume::removed(state, volume, id)),

@@ -7,7 +7,7 @@ use godwit_types::{
 };
 
 use super::Applied;
-use crate::state::{Network, State};
+use crate::state::{DEFAULT_NETWORK, Network, State};
 
 pub(super) fn create(
     state: &mut State,
@@ -49,6 +49,30 @@ pub(super) fn create(
         addresses: BTreeMap::new(),
     };
     state.networks.insert(name.clone(), network);
+    Ok(Applied::Changed)
+}
+
+pub(super) fn remove(state: &mut State, name: &NetworkName) -> Result<Applied, Refusal> {
+    let network = state
+        .networks
+        .get(name)
+        .ok_or_else(|| Refusal::UnknownNetwork {
+            network: name.to_string(),
+        })?;
+    if name.as_str() == DEFAULT_NETWORK {
+        return Err(Refusal::Invalid {
+            what: name.to_string(),
+            problem: "the network of containers that name none stays".to_owned(),
+        });
+    }
+    let mut holders = network.addresses.values();
+    if let Some(user) = holders.find_map(|id| state.containers.get(id)) {
+        return Err(Refusal::NetworkUsed {
+            network: name.clone(),
+            name: user.spec.name.clone(),
+        });
+    }
+    state.networks.remove(name);
     Ok(Applied::Changed)
 }
 

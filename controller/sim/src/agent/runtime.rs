@@ -205,6 +205,7 @@ impl Runtime {
             | Verb::Sample { .. }
             | Verb::SyncNetwork { .. }
             // No client of the simulation asks for these.
+            | Verb::RemoveNetwork { .. }
             | Verb::RemoveVolume { .. }
             | Verb::Start { .. }
             | Verb::Pause { .. }
