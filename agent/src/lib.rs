@@ -23,6 +23,7 @@ mod host_service;
 pub mod ledger;
 mod loading;
 mod logs;
+mod looking;
 mod outbox;
 mod postcopy;
 mod precopy;

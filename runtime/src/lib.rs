@@ -9,6 +9,8 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod container;
 pub mod criu;
+pub mod exec;
+pub mod frames;
 pub mod image;
 pub mod log;
 pub mod memory;

@@ -7,6 +7,7 @@ mod estimate;
 mod images;
 mod lists;
 mod logs;
+mod looking;
 mod migrations;
 mod preflight;
 mod run;
@@ -19,7 +20,7 @@ use godwit_proto::{
     control::{
         ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
         LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
-        RunRequest, SetLimitsRequest, StopRequest,
+        RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -193,6 +194,51 @@ impl Control for Service {
             }
             Place::There(mut client) => {
                 let stream = client.logs(forward(message)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
+    type ExecStream = Answers<SessionOutput>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let inputs = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = looking::exec(self.member.clone(), leader, inputs).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                // A stream that broke ends here, and there nobody types any more.
+                let inputs = inputs.map_while(Result::ok);
+                let stream = client.exec(forward(inputs)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
+    type AttachStream = Answers<SessionOutput>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let inputs = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = looking::attach(self.member.clone(), leader, inputs).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let inputs = inputs.map_while(Result::ok);
+                let stream = client.attach(forward(inputs)).await?.into_inner();
                 Ok(Response::new(Box::pin(stream)))
             }
         }

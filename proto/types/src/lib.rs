@@ -8,6 +8,7 @@
 mod command;
 mod cpu;
 mod digest;
+mod exec;
 mod generation;
 mod host;
 mod id;
@@ -28,6 +29,7 @@ pub use command::{
 };
 pub use cpu::missing_cpu_flags;
 pub use digest::{Digest, DigestError};
+pub use exec::{ExecRequest, ExecRequestError};
 pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
 pub use id::{
@@ -39,7 +41,8 @@ pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions, TerminalOptions,
+    LogOptions, Options, PolicyOptions, PortOptions, ProcessOptions, StorageOptions,
+    TerminalOptions, TerminalSize,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,

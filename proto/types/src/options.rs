@@ -11,7 +11,7 @@ pub use policy::PolicyOptions;
 pub use ports::PortOptions;
 pub use process::ProcessOptions;
 pub use storage::StorageOptions;
-pub use terminal::TerminalOptions;
+pub use terminal::{LogOptions, TerminalOptions, TerminalSize};
 
 use serde::{Deserialize, Serialize};
 

@@ -4,6 +4,9 @@
 //! always in a v2 tree: on a hybrid host that tree has no controllers, but its freezer works,
 //! stops tasks with a single write, and keeps them killable.
 
+mod strangers;
+mod visit;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -20,6 +23,8 @@ use libcgroups_nix::unistd::Pid as ManagerPid;
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
+pub use strangers::strangers;
+pub use visit::Visit;
 
 /// How long tasks may take to freeze, thaw or die before it is an error.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -33,6 +33,8 @@ pub enum RuntimeError {
         command: String,
         reason: &'static str,
     },
+    #[error("working directory `{0}` is not a directory of the container")]
+    NoWorkingDir(String),
     #[error("this host can't checkpoint or restore: {0}")]
     NoCriu(String),
     #[error("container {0} was frozen by another agent, which had the way of its memory")]

@@ -144,6 +144,7 @@ impl Runtime {
             gate: spec.network.as_ref().map(|_| link_name(id)),
             criu: self.program(),
             limits: spec.limits,
+            terminal: spec.options.terminal.clone(),
         }
     }
 
@@ -273,7 +274,7 @@ impl Runtime {
         network.and(disk)
     }
 
-    pub(super) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {
+    pub(crate) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {
         let path = self.paths(id).spec();
         let text = fs::read(&path).map_err(|source| RuntimeError::Io {
             path: path.clone(),
@@ -282,7 +283,7 @@ impl Runtime {
         serde_json::from_slice(&text).map_err(|source| RuntimeError::Stored { path, source })
     }
 
-    pub(super) fn wrong_state(
+    pub(crate) fn wrong_state(
         &self,
         id: &ContainerId,
         state: &InstanceState,

@@ -11,7 +11,11 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 
 use tokio::time::timeout;
 
-use super::{Result, Runtime, RuntimeError, blocking, layer::bring, migrate_out::ROOTFS};
+use super::{
+    Result, Runtime, RuntimeError, blocking,
+    layer::bring,
+    migrate_out::{LOGS, ROOTFS},
+};
 use crate::{
     cgroup::Group,
     checkpoint::Incoming,
@@ -145,6 +149,11 @@ impl Runtime {
                 bring(&incoming.join(ROOTFS), &rootfs, layer)?;
                 rootfs.mount(&image.layers)?;
                 take(&incoming.join("log"), &paths.log())?;
+                for number in 1..=crate::log::FILES {
+                    let to = crate::log::rotated(&paths.log(), number);
+                    let name = to.file_name().unwrap_or_default();
+                    take(&incoming.join(LOGS).join(name), &to)?;
+                }
                 for name in ["hosts", "hostname", "resolv.conf"] {
                     take(&incoming.join("etc").join(name), &paths.etc().join(name))?;
                 }

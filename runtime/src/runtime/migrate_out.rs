@@ -20,6 +20,8 @@ use crate::{
 
 /// The writable layer, among the checkpoint's files.
 pub(super) const ROOTFS: &str = "rootfs";
+/// The folder of rotated logs, among them.
+pub(super) const LOGS: &str = "logs";
 /// Bytes that CRIU writes besides memory that could be carried, about: seen with one process of
 /// five threads were 200 KiB.
 const IMAGES: u64 = 512 << 10;
@@ -63,7 +65,8 @@ impl Runtime {
             let memory = Resident::of_all(&pids);
             // Counted twice: as it arrives, and unpacked.
             let layer = size(&Rootfs::new(&paths.rootfs()).upper())?;
-            let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
+            let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len())
+                + rotated_logs(&paths.log()).iter().map(|file| file.size).sum::<u64>();
             let dumped = if carried { memory.shared } else { memory.all() };
             let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
             Ok(Need {
@@ -182,6 +185,7 @@ impl Runtime {
                     });
                 }
             }
+            files.extend(rotated_logs(&paths.log()));
             Ok(files)
         })
         .await
@@ -366,4 +370,15 @@ mod tests {
         assert_eq!(resident.all(), 25 << 10);
         assert_eq!(Resident::of(""), Resident::default());
     }
+}
+
+/// The files of a log that were rotated: [`LOGS`]`/log.json.N`.
+fn rotated_logs(log: &Path) -> Vec<CheckpointFile> {
+    let file = |number| {
+        let path = crate::log::rotated(log, number);
+        let size = fs::metadata(&path).ok()?.len();
+        let name = format!("{LOGS}/{}", path.file_name()?.to_str()?);
+        Some(CheckpointFile { name, path, size })
+    };
+    (1..=crate::log::FILES).filter_map(file).collect()
 }

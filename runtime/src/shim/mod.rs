@@ -19,3 +19,4 @@ mod server;
 
 pub use client::{Client, ShimError};
 pub use server::run;
+pub(crate) use server::chain;

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
+use godwit_types::{Exit, FreezeStep, Limits, MigrationId, TerminalOptions, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 use crate::{criu::Program, memory::pager::IndexAt};
@@ -33,6 +33,8 @@ pub struct Config {
     pub gate: Option<String>,
     pub criu: Program,
     pub limits: Limits,
+    #[serde(default)]
+    pub terminal: TerminalOptions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +73,12 @@ pub enum Request {
     Resume,
     /// Leave nothing and end.
     Discard,
+    /// What follows on this connection is input for the container, in [`frames`](crate::frames).
+    Attach,
+    /// Of its terminal, if it has one.
+    Resize {
+        size: TerminalSize,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -142,6 +142,7 @@ impl Instance {
                 interpose: Some(interposer()),
             },
             limits: spec.limits,
+            terminal: spec.options.terminal.clone(),
         };
         fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let log = fs::File::create(dir.join("shim.log")).unwrap();

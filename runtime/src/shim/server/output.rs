@@ -1,11 +1,10 @@
-//! The container's output: two pipes in, one log file out.
+//! The container's output: two pipes or a terminal in, one log out.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
@@ -14,6 +13,9 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
+use godwit_types::{LogOptions, TerminalOptions};
+
+use super::{input::Input, log_file::LogFile};
 use crate::{
     criu::pipe_key,
     log::{Entry, Stream},
@@ -21,12 +23,15 @@ use crate::{
 
 /// A line that is longer is cut into several entries.
 const LINE: usize = 16 << 10;
+/// The beginning of a line that has no end is written after this time: a prompt.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// The reading ends, what is left of the last line, and the log file.
 pub struct Output {
-    log: File,
+    log: LogFile,
     stdout: Reader,
     stderr: Reader,
+    pub input: Input,
 }
 
 /// The writing ends: the container's. Dropped once the container has them, so that the end of
@@ -41,12 +46,16 @@ struct Reader {
     pipe: Option<OwnedFd>,
     stream: Stream,
     partial: Vec<u8>,
+    /// Since when there is a partial line.
+    since: Option<Instant>,
+    /// A terminal: nothing in it waits for the end of a line.
+    terminal: bool,
     key: String,
 }
 
 impl Output {
     pub fn new(log: &Path) -> io::Result<(Self, Ends)> {
-        let log = OpenOptions::new().append(true).create(true).open(log)?;
+        let log = LogFile::open(log, LogOptions::default())?;
         let (stdout, out) = Reader::new(Stream::Stdout)?;
         let (stderr, err) = Reader::new(Stream::Stderr)?;
         Ok((
@@ -54,12 +63,44 @@ impl Output {
                 log,
                 stdout,
                 stderr,
+                input: Input::default(),
             },
             Ends {
                 stdout: out,
                 stderr: err,
             },
         ))
+    }
+
+    /// What its options ask for beyond the two pipes: the other end of its standard input, if it
+    /// has one that is no terminal.
+    pub fn equip(&mut self, options: &TerminalOptions) -> io::Result<Option<OwnedFd>> {
+        self.log.set_options(options.log.clone());
+        if options.tty || !options.stdin {
+            return Ok(None);
+        }
+        let (input, reader) = Input::pipe()?;
+        self.input = input;
+        Ok(Some(reader))
+    }
+
+    /// Its terminal takes the place of the pipes.
+    pub fn set_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
+        fcntl_setfl(&master, OFlags::NONBLOCK | OFlags::RDWR)?;
+        self.stdout.pipe = Some(master.try_clone()?);
+        self.stdout.terminal = true;
+        self.stdout.key = "/dev/null".to_owned();
+        self.stderr.pipe = None;
+        self.stderr.key = "/dev/null".to_owned();
+        self.input = Input::terminal(master);
+        Ok(())
+    }
+
+    /// When to call [`Output::drain`] at the latest. None: when there is something to read.
+    pub fn due(&self) -> Option<Duration> {
+        let since = [&self.stdout, &self.stderr].map(|reader| reader.since);
+        let first = since.into_iter().flatten().min()?;
+        Some(PROMPT.saturating_sub(first.elapsed()))
     }
 
     /// What to wait for.
@@ -79,18 +120,20 @@ impl Output {
     pub fn drain(&mut self) {
         for reader in [&mut self.stdout, &mut self.stderr] {
             reader.drain(&mut self.log);
+            if reader.since.is_some_and(|since| since.elapsed() >= PROMPT) {
+                reader.flush(&mut self.log);
+            }
         }
+        written(self.log.flush());
     }
 
     /// Writes what has no line end, too: the container has ended, or leaves this host.
     pub fn flush(&mut self) {
         self.drain();
         for reader in [&mut self.stdout, &mut self.stderr] {
-            let rest = std::mem::take(&mut reader.partial);
-            if !rest.is_empty() {
-                write(&mut self.log, reader.stream, &rest);
-            }
+            reader.flush(&mut self.log);
         }
+        written(self.log.flush());
     }
 }
 
@@ -104,13 +147,15 @@ impl Reader {
                 pipe: Some(reader),
                 stream,
                 partial: Vec::new(),
+                since: None,
+                terminal: false,
                 key,
             },
             writer,
         ))
     }
 
-    fn drain(&mut self, log: &mut File) {
+    fn drain(&mut self, log: &mut LogFile) {
         let mut buffer = [0u8; 32 << 10];
         // Bounded, so that a container that never stops writing can't keep the loop for itself.
         for _ in 0..64 {
@@ -124,36 +169,62 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], log: &mut File) {
+    fn take(&mut self, bytes: &[u8], log: &mut LogFile) {
         self.partial.extend_from_slice(bytes);
+        let time = now();
         let mut start = 0;
         loop {
             let rest = &self.partial[start..];
             let end = match rest.iter().take(LINE).position(|b| *b == b'\n') {
                 Some(at) => at + 1,
                 None if rest.len() >= LINE => LINE,
-                None => break,
+                None if self.terminal => whole(rest),
+                None => 0,
             };
-            write(log, self.stream, &rest[..end]);
+            if end == 0 {
+                break;
+            }
+            write(log, self.stream, &rest[..end], &time);
             start += end;
         }
         self.partial.drain(..start);
+        if start > 0 || self.since.is_none() {
+            self.since = (!self.partial.is_empty()).then(Instant::now);
+        }
+    }
+
+    /// Writes what has no line end, too.
+    fn flush(&mut self, log: &mut LogFile) {
+        self.since = None;
+        let rest = std::mem::take(&mut self.partial);
+        if !rest.is_empty() {
+            write(log, self.stream, &rest, &now());
+        }
     }
 }
 
-fn write(log: &mut File, stream: Stream, text: &[u8]) {
-    let entry = Entry {
-        log: String::from_utf8_lossy(text).into_owned(),
-        stream,
-        time: now(),
-    };
-    let written = serde_json::to_vec(&entry)
-        .map_err(io::Error::from)
-        .and_then(|mut line| {
-            line.push(b'\n');
-            log.write_all(&line)
-        });
-    if let Err(error) = written {
+/// Without the first bytes of a character whose others are still to come.
+fn whole(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+fn write(log: &mut LogFile, stream: Stream, text: &[u8], time: &str) {
+    let entry = Entry::new(text, stream, time.to_owned());
+    written(
+        serde_json::to_vec(&entry)
+            .map_err(io::Error::from)
+            .and_then(|mut line| {
+                line.push(b'\n');
+                log.push(&line)
+            }),
+    );
+}
+
+fn written(result: io::Result<()>) {
+    if let Err(error) = result {
         // A full disk must not stop the container: its output is lost, and that is said.
         tracing::error!(%error, "container output lost");
     }
@@ -217,5 +288,27 @@ mod tests {
         drop(ends);
         output.drain();
         assert_eq!(output.sources().count(), 0);
+    }
+
+    #[test]
+    fn a_prompt_is_written_though_its_line_has_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.json");
+        let (mut output, ends) = Output::new(&path).unwrap();
+        rustix::io::write(&ends.stdout, b"name: ").unwrap();
+        output.drain();
+        let due = output.due().unwrap();
+        std::thread::sleep(due);
+        output.drain();
+        let (entries, _) = crate::log::parse(&std::fs::read(&path).unwrap());
+        assert_eq!(entries.len(), 1);
+        assert_eq!((entries[0].log.as_str(), output.due()), ("name: ", None));
+    }
+
+    #[test]
+    fn a_character_that_comes_in_two_reads_is_kept_whole() {
+        assert_eq!(whole("aé".as_bytes()), 3);
+        assert_eq!(whole(&"aé".as_bytes()[..2]), 1);
+        assert_eq!(whole(b"a\xff"), 2);
     }
 }
