@@ -12,5 +12,8 @@ pub mod env;
 pub mod error;
 pub mod exit_code;
 pub mod hint;
+pub mod keys;
 pub mod logs;
 pub mod migration;
+pub mod moment;
+pub mod session;

@@ -6,6 +6,7 @@
 mod commands;
 mod options;
 mod output;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,11 @@
 //! One file per command. Each takes its arguments, asks the library and prints the answer; what
 //! it returns is the program's exit code.
 
+mod attach;
 mod cluster_init;
 mod cluster_set;
 mod completion;
+mod exec;
 mod host_activate;
 mod host_drain;
 mod host_ls;
@@ -24,6 +26,7 @@ mod rm;
 mod run;
 mod stop;
 mod version;
+mod watch;
 
 use clap::Subcommand;
 
@@ -32,6 +35,8 @@ use crate::options::Options;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Args),
+    Exec(exec::Args),
+    Attach(attach::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -103,6 +108,8 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
     let global = &options.global;
     match options.command {
         Command::Run(args) => run::run(global, args).await,
+        Command::Exec(args) => exec::run(global, args).await,
+        Command::Attach(args) => attach::run(global, args).await,
         Command::Ps(args) => ps::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, args).await,

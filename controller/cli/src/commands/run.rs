@@ -2,36 +2,28 @@
 
 mod flags;
 
-use std::{env, time::Duration};
+use std::env;
 
-use anyhow::{Context, bail};
 use godwit_cli::{
     client::{Cluster, Control},
     env::resolve,
     error::ClientError,
-    exit_code::{self, INTERRUPTED},
+    exit_code,
     logs::Logs,
 };
-use godwit_proto::{
-    control::{ContainerRequest, RunRequest},
-    document,
-};
-use godwit_types::{ByteSize, ContainerView, Cpus, Status};
-use tokio::time::sleep;
+use godwit_proto::{control::RunRequest, document};
+use godwit_types::{ByteSize, ContainerView, Cpus};
 
-use super::logs::pass_on;
+use super::watch::watch;
 use crate::{
     options::{Format, Global},
-    output::{self, Closed, failure},
+    output::{self, failure},
 };
-
-/// Between two looks at a container whose log has ended and whose end is not known yet.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Create a container and start it
 ///
-/// Without `-d` its output is followed and its exit code becomes this program's; Ctrl-C stops
-/// following and leaves it running. Exit codes of its own: 125 when it could not be started, 126
+/// Without `-d` its output is followed and its exit code becomes this program's. Signals are passed
+/// on to it, Ctrl-C as well; the fourth Ctrl-C stops following and leaves it running. Exit codes of its own: 125 when it could not be started, 126
 /// when its command can't be executed, 127 when its command does not exist.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -70,11 +62,12 @@ pub struct Args {
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
+    let how = args.flags.watch();
     let started = match global.cluster() {
-        Ok(mut cluster) => start(&mut cluster, args).await.map(|view| (cluster, view)),
+        Ok(mut cluster) => start(&mut cluster, args).await,
         Err(error) => Err(error),
     };
-    let (cluster, view) = match started {
+    let view = match started {
         Ok(started) => started,
         Err(error) => {
             failure::report(&error);
@@ -89,7 +82,8 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    attach(cluster, &view).await
+    let logs = Logs::new(view.id.as_str(), true);
+    watch(global, &view, logs, how).await
 }
 
 async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
@@ -103,45 +97,9 @@ async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerVie
         memory: args.memory.map_or(0, |memory| memory.0),
         cpus_milli: args.cpus.map_or(0, |cpus| cpus.0),
         pids: args.pids_limit.unwrap_or(0),
-        options: Some(document::write(&args.flags.options()?)),
+        options: Some(document::write(&args.flags.options(args.detach)?)),
     };
     let call = async |mut control: Control| control.run(request.clone()).await;
     let document = cluster.order(call).await?;
     Ok(cluster.read(&document)?)
-}
-
-/// Follows a container to its end and answers its exit code.
-async fn attach(mut cluster: Cluster, view: &ContainerView) -> anyhow::Result<u8> {
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {
-            output::note(format_args!(
-                "stopped following; `{name}` goes on running: `godwit stop {name}` stops it",
-                name = view.name
-            ));
-            Ok(INTERRUPTED)
-        }
-        code = follow(&mut cluster, view) => match code {
-            // Who read the output is gone; the container is not.
-            Err(error) if error.is::<Closed>() => Ok(0),
-            other => other.with_context(|| format!("lost sight of `{}`", view.name)),
-        },
-    }
-}
-
-async fn follow(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<u8> {
-    let request = ContainerRequest {
-        container: view.id.to_string(),
-    };
-    let mut logs = Logs::new(view.id.as_str(), true);
-    loop {
-        pass_on(&mut logs, cluster).await?;
-        let call = async |mut control: Control| control.inspect_container(request.clone()).await;
-        let document = cluster.ask(call).await?;
-        let now: ContainerView = cluster.read(&document)?;
-        match now.status {
-            Status::Exited { exit } => return Ok(exit_code::of_container(exit.code)),
-            Status::Failed { reason } => bail!("`{}` failed: {reason}", now.name),
-            Status::Creating | Status::Running | Status::Removing => sleep(POLL).await,
-        }
-    }
 }

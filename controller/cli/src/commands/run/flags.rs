@@ -9,6 +9,8 @@ mod terminal;
 
 use godwit_types::Options;
 
+use crate::commands::watch::Watch;
+
 #[derive(Debug, clap::Args)]
 pub struct Flags {
     #[command(flatten)]
@@ -24,12 +26,17 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// How it is in front of the user.
+    pub fn watch(&self) -> Watch {
+        self.terminal.watch()
+    }
+
     /// Reads what they name on this machine, such as files.
-    pub fn options(self) -> anyhow::Result<Options> {
+    pub fn options(self, detach: bool) -> anyhow::Result<Options> {
         Ok(Options {
             process: self.process.options()?,
             policy: self.policy.options()?,
-            terminal: self.terminal.options()?,
+            terminal: self.terminal.options(detach)?,
             storage: self.storage.options()?,
             ports: self.ports.options()?,
         })
