@@ -14,7 +14,7 @@ use godwit_proto::{
         host_service_server::{HostService, HostServiceServer},
     },
     authz,
-    control::{LogChunk, SessionInput},
+    control::{LogChunk, LookRequest, SessionInput},
     document,
     failure::{chain, failed},
     limits, v1,
@@ -122,6 +122,15 @@ impl HostService for Service {
         authz::require(&request, authz::Service::Host)?;
         let outputs = looking::attach(self.host.clone(), request.into_inner()).await?;
         Ok(Response::new(outputs))
+    }
+
+    async fn look(
+        &self,
+        request: Request<LookRequest>,
+    ) -> Result<Response<v1::Documents>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let seen = looking::look(&self.host, request.into_inner()).await?;
+        Ok(Response::new(seen))
     }
 
     async fn load_image(

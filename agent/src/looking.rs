@@ -5,16 +5,17 @@ use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
 use godwit_proto::{
-    control::{Moved, SessionInput, SessionOutput, session_input, session_output},
+    control::{LookRequest, Moved, SessionInput, SessionOutput, session_input, session_output},
     document,
     failure::{chain, failed},
+    v1::Documents,
 };
 use godwit_runtime::{
     RuntimeError,
     exec::{Receiver, Sender, Talk},
     frames::{self, Input, Output},
 };
-use godwit_types::{CommandFailure, ContainerId, ExecRequest, FailureKind, TerminalSize};
+use godwit_types::{CommandFailure, ContainerId, ExecRequest, FailureKind, Look, TerminalSize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -27,6 +28,27 @@ const AHEAD: usize = 4;
 
 pub type Outputs = Pin<Box<dyn Stream<Item = Result<SessionOutput, Status>> + Send>>;
 type Outbox = mpsc::Sender<Result<SessionOutput, Status>>;
+
+/// Answers one question about a container.
+pub async fn look(host: &Host, request: LookRequest) -> Result<Documents, Status> {
+    let container = id(&request.container)?;
+    let look = request.look.unwrap_or_default();
+    let look: Look =
+        document::read(&look).map_err(|error| Status::invalid_argument(chain(&error)))?;
+    let runtime = &host.runtime;
+    let answer = match look {
+        Look::Processes => runtime
+            .list_processes(&container)
+            .await
+            .map(document::write_all),
+        Look::Usage => runtime
+            .usage(&container)
+            .await
+            .map(|usage| document::write_all([usage])),
+        Look::Changes => runtime.changes(&container).await.map(document::write_all),
+    };
+    answer.map_err(|error| not_done(host, &error))
+}
 
 /// Starts a program, and answers once it has begun.
 pub async fn exec(

@@ -15,6 +15,7 @@ pub mod image;
 pub mod log;
 pub mod memory;
 pub mod network;
+mod observe;
 pub mod rootfs;
 mod runtime;
 pub mod shim;

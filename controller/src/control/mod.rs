@@ -19,7 +19,7 @@ use godwit_proto::{
     authz,
     control::{
         ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
+        LoadImageReply, LogChunk, LogsRequest, LookRequest, MigrateRequest, MigrationRequest, RemoveRequest,
         RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
@@ -242,6 +242,12 @@ impl Control for Service {
                 Ok(Response::new(Box::pin(stream)))
             }
         }
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<Documents>, Status> {
+        unary!(self, request, look, again: true, |leader, message| {
+            looking::look(&self.member, leader, message)
+        })
     }
 
     async fn load_image(

@@ -14,6 +14,7 @@ mod host;
 mod id;
 mod image;
 mod instance;
+mod look;
 mod migration;
 mod network;
 mod options;
@@ -38,6 +39,7 @@ pub use id::{
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
+pub use look::{Change, ChangeKind, Look, Process, Usage};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{

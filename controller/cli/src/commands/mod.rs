@@ -5,6 +5,7 @@ mod attach;
 mod cluster_init;
 mod cluster_set;
 mod completion;
+mod diff;
 mod exec;
 mod host_activate;
 mod host_drain;
@@ -24,7 +25,9 @@ mod network_ls;
 mod ps;
 mod rm;
 mod run;
+mod stats;
 mod stop;
+mod top;
 mod version;
 mod watch;
 
@@ -37,6 +40,9 @@ pub enum Command {
     Run(run::Args),
     Exec(exec::Args),
     Attach(attach::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Diff(diff::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Inspect(inspect::Args),
@@ -110,6 +116,9 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Run(args) => run::run(global, args).await,
         Command::Exec(args) => exec::run(global, args).await,
         Command::Attach(args) => attach::run(global, args).await,
+        Command::Top(args) => top::run(global, args).await,
+        Command::Stats(args) => stats::run(global, args).await,
+        Command::Diff(args) => diff::run(global, args).await,
         Command::Ps(args) => ps::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, args).await,

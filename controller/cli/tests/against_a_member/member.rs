@@ -300,6 +300,10 @@ impl Control for Served {
         Ok(Response::new(Box::pin(tokio_stream::iter(outputs))))
     }
 
+    async fn look(&self, _: Request<LookRequest>) -> Answer<Documents> {
+        Ok(Response::new(Documents::default()))
+    }
+
     async fn attach(&self, _: Request<Streaming<SessionInput>>) -> Answer<Self::AttachStream> {
         Ok(Response::new(Box::pin(tokio_stream::pending())))
     }

@@ -3,12 +3,14 @@
 
 mod attach;
 mod exec;
+mod look;
 mod typed;
 
 use std::sync::Arc;
 
 pub use attach::attach;
 pub use exec::exec;
+pub use look::look;
 use godwit_core::{Container, State};
 use godwit_proto::{
     agent::host_service_client::HostServiceClient, control::SessionOutput, failure, limits,
