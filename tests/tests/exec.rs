@@ -187,16 +187,10 @@ fn a_terminal_of_a_session_has_its_size_and_its_signals() {
         terminal.see("24 80").unwrap();
         terminal.see("xterm").unwrap();
         terminal.resize(50, 132).unwrap();
-        wait_for("the new size", PATIENCE, || {
-            terminal.type_in("stty size\n").is_ok() && terminal.all().contains("50 132")
-        })
-        .unwrap();
+        terminal.type_until("stty size\n", "50 132").unwrap();
         terminal.type_in("sleep 1000; echo after=$?\n").unwrap();
         terminal.see("sleep 1000").unwrap();
-        wait_for("Ctrl-C", PATIENCE, || {
-            terminal.type_in("\x03").is_ok() && terminal.all().contains("after=130")
-        })
-        .unwrap();
+        terminal.type_until("\x03", "after=130").unwrap();
         terminal.type_in("exit 5\n").unwrap();
         assert_eq!(terminal.end().unwrap().code(), Some(5));
         cluster.migrate("box", to).unwrap();

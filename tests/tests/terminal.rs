@@ -37,17 +37,11 @@ fn a_terminal_is_left_attached_to_and_moved_and_typed_into_all_the_while() {
     terminal.see("is-a-2-tty").unwrap();
     terminal.see("/dev/pts/0").unwrap();
     terminal.resize(40, 100).unwrap();
-    wait_for("the new size", PATIENCE, || {
-        terminal.type_in("stty size\n").is_ok() && terminal.all().contains("40 100")
-    })
-    .unwrap();
+    terminal.type_until("stty size\n", "40 100").unwrap();
     // Job control.
     terminal.type_in("sleep 1000\n").unwrap();
     terminal.see("sleep 1000").unwrap();
-    wait_for("Ctrl-Z", PATIENCE, || {
-        terminal.type_in("\x1a").is_ok() && terminal.all().contains("Stopped")
-    })
-    .unwrap();
+    terminal.type_until("\x1a", "Stopped").unwrap();
     terminal.type_in("jobs; kill %1; X=kept\n").unwrap();
     // Left.
     terminal.type_in("\x10\x11").unwrap();
@@ -60,10 +54,7 @@ fn a_terminal_is_left_attached_to_and_moved_and_typed_into_all_the_while() {
 
     // Attached to again; it is the same shell.
     let mut terminal = Terminal::start(&cluster, &["attach", "shell"]).unwrap();
-    wait_for("the same shell", PATIENCE, || {
-        terminal.type_in("echo X=$X\n").is_ok() && terminal.all().contains("X=kept")
-    })
-    .unwrap();
+    terminal.type_until("echo X=$X\n", "X=kept").unwrap();
     // It moves while someone is attached, who types on.
     for to in [2, 1, 2] {
         cluster.migrate("shell", to).unwrap();
@@ -74,18 +65,9 @@ fn a_terminal_is_left_attached_to_and_moved_and_typed_into_all_the_while() {
         terminal.see(&format!("on-{}-kept", 40 + to)).unwrap();
     }
     terminal.resize(33, 77).unwrap();
-    wait_for("the size after the moves", PATIENCE, || {
-        terminal.type_in("stty size\n").is_ok() && terminal.all().contains("33 77")
-    })
-    .unwrap();
+    terminal.type_until("stty size\n", "33 77").unwrap();
     terminal.type_in("sleep 1000\n").unwrap();
-    wait_for("Ctrl-C after the moves", PATIENCE, || {
-        terminal.type_in("\x03").is_ok() && terminal.type_in("echo c=$?\n").is_ok() && {
-            let all = terminal.all();
-            all.contains("c=130")
-        }
-    })
-    .unwrap();
+    terminal.type_until("\x03echo c=$?\n", "c=130").unwrap();
     terminal.type_in("exit 9\n").unwrap();
     assert_eq!(terminal.end().unwrap().code(), Some(9));
     // A terminal's log is a log.

@@ -91,7 +91,8 @@ impl Runtime {
         let (id_, request, cgroup) = (id.clone(), request.clone(), self.cgroup(id));
         let log = paths.shim_log();
         let dir = blocking(move || {
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            // With its mounts. The dot: what leads there is a link, and would not be followed.
+            let root = PathBuf::from(format!("/proc/{pid}/root/."));
             let of_container = resolve_user(&root, &image.config.user)?;
             let bundle = Bundle {
                 id: &id_,

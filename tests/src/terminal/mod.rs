@@ -9,12 +9,16 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::pty::{Winsize, openpty};
 
 use crate::testbed::{Cluster, PATIENCE, wait_for};
+
+/// Between two times that the same is typed.
+const BETWEEN: Duration = Duration::from_millis(300);
 
 /// A program in a pseudo-terminal of its own, which controls it.
 pub struct Terminal {
@@ -85,6 +89,18 @@ impl Terminal {
         let part = seen[self.looked..end].to_owned();
         self.looked = end;
         Ok(part)
+    }
+
+    /// Types this again and again until that is seen anywhere.
+    pub fn type_until(&mut self, text: &str, seen: &str) -> Result<()> {
+        let mut typed = Ok(());
+        wait_for(seen, PATIENCE, || {
+            typed = self.type_in(text);
+            std::thread::sleep(BETWEEN);
+            typed.is_err() || self.all().contains(seen)
+        })
+        .with_context(|| format!("the terminal shows {:?}", self.all()))?;
+        typed
     }
 
     /// Everything that was shown.

@@ -12,6 +12,8 @@ use godwit_types::Options;
 use crate::commands::watch::Watch;
 
 #[derive(Debug, clap::Args)]
+// Its name is that of others, too.
+#[group(skip)]
 pub struct Flags {
     #[command(flatten)]
     process: process::Flags,

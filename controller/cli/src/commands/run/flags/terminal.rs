@@ -7,6 +7,8 @@ use godwit_types::{ByteSize, LogOptions, TerminalOptions};
 use crate::{commands::watch::Watch, terminal};
 
 #[derive(Debug, clap::Args)]
+// Its name is that of others, too.
+#[group(skip)]
 pub struct Flags {
     /// Keep standard input open, and pass it on
     #[arg(short, long)]
