@@ -117,6 +117,7 @@ impl Follower {
             .await?
             .into_inner();
         let mut published = self.leader.raft.published();
+        let mut left = false;
         loop {
             tokio::select! {
                 output = outputs.message() => match output? {
@@ -128,14 +129,17 @@ impl Follower {
                             return Ok(true);
                         }
                     }
-                    None => return Ok(false),
+                    None => return Ok(left),
                 },
                 input = self.inputs.message(), if !self.ended && !self.typed.is_full() => match input? {
                     Some(input) => {
                         let leaves = matches!(input.input, Some(session_input::Input::Detach(_)));
                         self.typed.note(&input);
-                        if to_host.send(input).is_err() || leaves {
-                            return Ok(leaves);
+                        // The host ends the stream once it has passed on what came before.
+                        left |= leaves;
+                        self.ended |= leaves;
+                        if to_host.send(input).is_err() {
+                            return Ok(left);
                         }
                     }
                     None => self.ended = true,

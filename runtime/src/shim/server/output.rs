@@ -164,7 +164,9 @@ impl Reader {
                 Ok(0) => self.pipe = None,
                 Ok(count) => self.take(&buffer[..count], log),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+                Err(rustix::io::Errno::AGAIN) => return,
+                // A terminal that nobody has open any more: it would be readable for ever.
+                Err(_) => self.pipe = None,
             }
         }
     }
