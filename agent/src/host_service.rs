@@ -124,10 +124,7 @@ impl HostService for Service {
         Ok(Response::new(outputs))
     }
 
-    async fn look(
-        &self,
-        request: Request<LookRequest>,
-    ) -> Result<Response<v1::Documents>, Status> {
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<v1::Documents>, Status> {
         authz::require(&request, authz::Service::Host)?;
         let seen = looking::look(&self.host, request.into_inner()).await?;
         Ok(Response::new(seen))

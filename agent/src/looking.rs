@@ -51,10 +51,7 @@ pub async fn look(host: &Host, request: LookRequest) -> Result<Documents, Status
 }
 
 /// Starts a program, and answers once it has begun.
-pub async fn exec(
-    host: Arc<Host>,
-    mut inputs: Streaming<SessionInput>,
-) -> Result<Outputs, Status> {
+pub async fn exec(host: Arc<Host>, mut inputs: Streaming<SessionInput>) -> Result<Outputs, Status> {
     let first = inputs.message().await?.and_then(|first| first.input);
     let Some(session_input::Input::Exec(document)) = first else {
         return Err(Status::invalid_argument("the first message is no `exec`"));
@@ -251,6 +248,9 @@ mod tests {
             frame(session_input::Input::Size(size)),
             Some(Input::Size(most))
         );
-        assert_eq!(frame(session_input::Input::Attach(Default::default())), None);
+        assert_eq!(
+            frame(session_input::Input::Attach(Default::default())),
+            None
+        );
     }
 }

@@ -197,7 +197,10 @@ mod tests {
             assert_eq!(number(other), None, "{other}");
         }
         assert_eq!(base(header(42).as_bytes()), 42);
-        assert_eq!(base(b"{\"log\":\"a\",\"stream\":\"stdout\",\"time\":\"t\"}\n"), 0);
+        assert_eq!(
+            base(b"{\"log\":\"a\",\"stream\":\"stdout\",\"time\":\"t\"}\n"),
+            0
+        );
         assert_eq!(base(b""), 0);
     }
 }

@@ -70,7 +70,8 @@ fn works(cluster: &Cluster) {
         (Some(7), "out\n".into(), "err\n".into())
     );
     // The container's namespaces, cgroup, root and environment.
-    let (code, said, _) = sh("echo $WHO; hostname; readlink /proc/self/ns/pid /proc/1/ns/pid");
+    let (code, said, _) =
+        sh("echo $WHO; hostname; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid");
     let said: Vec<_> = said.lines().collect();
     assert_eq!((code, said[0]), (Some(0), "container"), "{said:?}");
     let view = cluster.json(&["inspect", "box"]).unwrap();
@@ -82,7 +83,15 @@ fn works(cluster: &Cluster) {
 
     let told = |arguments: &[&str]| code_of(cluster, &[&["exec"], arguments].concat());
     let (code, said, _) = told(&[
-        "-u", "1000:1000", "-w", "/tmp", "-e", "A=b", "box", "sh", "-c",
+        "-u",
+        "1000:1000",
+        "-w",
+        "/tmp",
+        "-e",
+        "A=b",
+        "box",
+        "sh",
+        "-c",
         "id -u; id -g; pwd; echo $A; grep CapEff /proc/self/status",
     ]);
     assert_eq!(code, Some(0));
@@ -112,7 +121,10 @@ fn works(cluster: &Cluster) {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3145728");
     // Without `-i` there is none.
-    assert_eq!(told(&["box", "cat"]), (Some(0), String::new(), String::new()));
+    assert_eq!(
+        told(&["box", "cat"]),
+        (Some(0), String::new(), String::new())
+    );
     // Bytes as they are.
     let output = cluster
         .output(&["exec", "box", "printf", r"\377\000\376"])
@@ -121,7 +133,14 @@ fn works(cluster: &Cluster) {
 
     // Detached it goes on, and its child is the container's.
     cluster
-        .ok(&["exec", "-d", "box", "sh", "-c", "sleep 0; echo $$ > /tmp/detached"])
+        .ok(&[
+            "exec",
+            "-d",
+            "box",
+            "sh",
+            "-c",
+            "sleep 0; echo $$ > /tmp/detached",
+        ])
         .unwrap();
     wait_for("what was detached", PATIENCE, || {
         sh("cat /tmp/detached && rm /tmp/detached").0 == Some(0)
@@ -188,9 +207,11 @@ fn a_terminal_of_a_session_has_its_size_and_its_signals() {
         terminal.see("xterm").unwrap();
         terminal.resize(50, 132).unwrap();
         terminal.type_until("stty size\n", "50 132").unwrap();
-        terminal.type_in("sleep 1000; echo after=$?\n").unwrap();
+        terminal.type_in("sleep 1000\n").unwrap();
         terminal.see("sleep 1000").unwrap();
-        terminal.type_until("\x03", "after=130").unwrap();
+        terminal
+            .type_until("\x03echo after=$?\n", "after=130")
+            .unwrap();
         terminal.type_in("exit 5\n").unwrap();
         assert_eq!(terminal.end().unwrap().code(), Some(5));
         cluster.migrate("box", to).unwrap();
@@ -200,10 +221,16 @@ fn a_terminal_of_a_session_has_its_size_and_its_signals() {
     terminal.type_in("sleep 4321\n").unwrap();
     terminal.see("sleep 4321").unwrap();
     wait_for("the sleep", PATIENCE, || {
-        code_of(&cluster, &["exec", "box", "ps"]).1.contains("sleep 4321")
+        code_of(&cluster, &["exec", "box", "ps"])
+            .1
+            .contains("sleep 4321")
     })
     .unwrap();
     terminal.type_in("\x10\x11").unwrap();
     assert_eq!(terminal.end().unwrap().code(), Some(0));
-    assert!(code_of(&cluster, &["exec", "box", "ps"]).1.contains("sleep 4321"));
+    assert!(
+        code_of(&cluster, &["exec", "box", "ps"])
+            .1
+            .contains("sleep 4321")
+    );
 }

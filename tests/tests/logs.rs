@@ -27,7 +27,9 @@ fn lines_are_chosen_by_number_and_time() {
     let script = "for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2; sleep 2; echo late; \
                   sleep 1000000";
     cluster
-        .ok(&["run", "-d", "--name", "c", "--host", "h1", "busybox", "sh", "-c", script])
+        .ok(&[
+            "run", "-d", "--name", "c", "--host", "h1", "busybox", "sh", "-c", script,
+        ])
         .unwrap();
     cluster
         .wait_for_log("c", |text| text.contains("late"))
@@ -35,7 +37,11 @@ fn lines_are_chosen_by_number_and_time() {
     for to in [2, 1] {
         let logs = |options: &[&str]| cluster.ok(&[&["logs", "c"], options].concat()).unwrap();
         assert_eq!(logs(&["--tail", "1"]), "late");
-        assert_eq!(logs(&["-n", "3"]), "line 5\nlate", "the other is an error's");
+        assert_eq!(
+            logs(&["-n", "3"]),
+            "line 5\nlate",
+            "the other is an error's"
+        );
         assert_eq!(logs(&["--tail", "0"]), "");
         assert_eq!(logs(&["--tail", "all"]).lines().count(), 6);
         assert_eq!(logs(&["--since", "1h"]).lines().count(), 6);
@@ -62,8 +68,21 @@ fn one_who_follows_sees_every_line_once_while_files_are_rotated_and_the_containe
     let cluster = cluster();
     cluster
         .ok(&[
-            "run", "-d", "--name", "count", "--host", "h1", "--log-opt", "max-size=16k",
-            "--log-opt", "max-file=60", "workload", "/bin/godwit-workload", "count", "--pause", "2",
+            "run",
+            "-d",
+            "--name",
+            "count",
+            "--host",
+            "h1",
+            "--log-opt",
+            "max-size=16k",
+            "--log-opt",
+            "max-file=60",
+            "workload",
+            "/bin/godwit-workload",
+            "count",
+            "--pause",
+            "2",
         ])
         .unwrap();
     cluster
@@ -76,9 +95,7 @@ fn one_who_follows_sees_every_line_once_while_files_are_rotated_and_the_containe
         .unwrap();
     let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     let reader = std::thread::spawn(move || -> Vec<u64> {
-        lines
-            .map(|line| line.unwrap().parse().unwrap())
-            .collect()
+        lines.map(|line| line.unwrap().parse().unwrap()).collect()
     });
     for to in [2, 1, 2] {
         let before = last(&cluster);
@@ -88,12 +105,21 @@ fn one_who_follows_sees_every_line_once_while_files_are_rotated_and_the_containe
     cluster.ok(&["stop", "count"]).unwrap();
     assert!(follower.wait().unwrap().success());
     let numbers = reader.join().unwrap();
-    assert!(numbers.len() > 1800, "{}", numbers.len());
     for pair in numbers.windows(2) {
-        assert_eq!(pair[0] + 1, pair[1], "a gap or a repeat");
+        assert_eq!(
+            pair[0] + 1,
+            pair[1],
+            "a gap or a repeat in {}",
+            numbers.len()
+        );
     }
+    assert_eq!((numbers[0], *numbers.last().unwrap()), (0, last(&cluster)));
+    assert!(numbers.len() > 1800, "{}", numbers.len());
     let files = log_files(&cluster, 2, "count");
-    assert!(files.len() > 5 && files.iter().all(|size| *size <= 16 << 10), "{files:?}");
+    assert!(
+        files.len() > 5 && files.iter().all(|size| *size <= 16 << 10),
+        "{files:?}"
+    );
 }
 
 #[test]
@@ -101,13 +127,27 @@ fn no_more_is_kept_than_was_asked_for_however_much_is_written() {
     let cluster = cluster();
     cluster
         .ok(&[
-            "run", "-d", "--name", "yes", "--host", "h1", "--log-opt", "max-size=64k", "--log-opt",
-            "max-file=3", "busybox", "sh", "-c",
+            "run",
+            "-d",
+            "--name",
+            "yes",
+            "--host",
+            "h1",
+            "--log-opt",
+            "max-size=64k",
+            "--log-opt",
+            "max-file=3",
+            "busybox",
+            "sh",
+            "-c",
             "i=0; while :; do i=$((i+1)); echo $i some text that takes its room; done",
         ])
         .unwrap();
     for (at, to) in [(1, 2), (2, 1)] {
-        wait_for("full files", PATIENCE, || log_files(&cluster, at, "yes").len() == 3).unwrap();
+        wait_for("full files", PATIENCE, || {
+            log_files(&cluster, at, "yes").len() == 3
+        })
+        .unwrap();
         let sizes = log_files(&cluster, at, "yes");
         assert!(sizes.iter().sum::<u64>() <= 3 * (64 << 10), "{sizes:?}");
         cluster.migrate("yes", to).unwrap();

@@ -12,13 +12,19 @@ fn sees(cluster: &Cluster, host: &str) {
         .collect();
     assert_eq!(rows[0][..4], ["UID", "PID", "PPID", "TTY"], "{top}");
     assert_eq!(rows[1][..4], ["0", "1", "0", "?"], "{top}");
-    assert!(top.contains("while :; do") && top.contains("sleep 555"), "{top}");
+    assert!(
+        top.contains("while :; do") && top.contains("sleep 555"),
+        "{top}"
+    );
 
     let stats = cluster
         .ok(&["stats", "--no-stream", "--format", "{{json .}}", "busy"])
         .unwrap();
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
-    assert_eq!((&stats["Name"], &stats["Host"]), (&"busy".into(), &host.into()));
+    assert_eq!(
+        (&stats["Name"], &stats["Host"]),
+        (&"busy".into(), &host.into())
+    );
     let percent = |key: &str| -> f64 {
         let text = stats[key].as_str().unwrap();
         text.trim_end_matches('%').parse().unwrap()
@@ -34,13 +40,26 @@ fn sees(cluster: &Cluster, host: &str) {
 
     let diff = cluster.ok(&["diff", "busy"]).unwrap();
     let diff: Vec<&str> = diff.lines().collect();
-    for line in ["A /new", "A /new/file", "C /etc", "C /etc/passwd", "D /bin/ls"] {
+    for line in [
+        "A /new",
+        "A /new/file",
+        "C /etc",
+        "C /etc/passwd",
+        "D /bin/ls",
+    ] {
         assert!(diff.contains(&line), "no `{line}` in {diff:?}");
     }
 
-    let said = |format: &str| cluster.ok(&["inspect", "--format", format, "busy"]).unwrap();
+    let said = |format: &str| {
+        cluster
+            .ok(&["inspect", "--format", format, "busy"])
+            .unwrap()
+    };
     assert_eq!(said("{{.State.Status}} {{.State.Running}}"), "running true");
-    assert_eq!(said("{{.Name}} on {{.Node.Name}}"), format!("/busy on {host}"));
+    assert_eq!(
+        said("{{.Name}} on {{.Node.Name}}"),
+        format!("/busy on {host}")
+    );
     assert_eq!(said("{{.HostConfig.Memory}}"), (64 << 20).to_string());
     assert_eq!(
         said("{{.NetworkSettings.IPAddress}}"),
@@ -68,8 +87,8 @@ fn a_container_is_seen_alike_before_and_after_it_moved() {
                   sleep 555 & echo ready; while :; do :; done";
     cluster
         .ok(&[
-            "run", "-d", "--name", "busy", "--host", "h1", "--memory", "64m", "busybox", "sh", "-c",
-            script,
+            "run", "-d", "--name", "busy", "--host", "h1", "--memory", "64m", "busybox", "sh",
+            "-c", script,
         ])
         .unwrap();
     cluster

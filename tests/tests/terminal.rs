@@ -90,7 +90,10 @@ fn standard_input_goes_in_to_its_end_and_through_a_move() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (String::from_utf8_lossy(&output.stdout).trim(), output.status.code()),
+        (
+            String::from_utf8_lossy(&output.stdout).trim(),
+            output.status.code()
+        ),
         ("1048576", Some(0)),
         "{output:?}"
     );
@@ -123,7 +126,10 @@ fn standard_input_goes_in_to_its_end_and_through_a_move() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (String::from_utf8_lossy(&output.stdout).trim(), output.status.code()),
+        (
+            String::from_utf8_lossy(&output.stdout).trim(),
+            output.status.code()
+        ),
         ("read 1000", Some(0)),
         "{output:?}"
     );
@@ -134,7 +140,9 @@ fn signals_of_the_command_line_are_passed_on() {
     let cluster = cluster();
     let script = "trap 'echo got it; exit 3' INT; echo ready; while :; do sleep 0.1; done";
     let child = cluster
-        .godwit(&["run", "--name", "trap", "--host", "h1", "busybox", "sh", "-c", script])
+        .godwit(&[
+            "run", "--name", "trap", "--host", "h1", "busybox", "sh", "-c", script,
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -147,7 +155,10 @@ fn signals_of_the_command_line_are_passed_on() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(
-        (String::from_utf8_lossy(&output.stdout).as_ref(), output.status.code()),
+        (
+            String::from_utf8_lossy(&output.stdout).as_ref(),
+            output.status.code()
+        ),
         ("ready\ngot it\n", Some(3)),
         "{output:?}"
     );

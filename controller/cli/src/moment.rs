@@ -85,7 +85,10 @@ mod tests {
     fn every_form_that_docker_takes_is_understood() {
         let now = 2_000_000_000 * SECOND;
         let at = |text| parse(text, now).unwrap();
-        assert_eq!(at("2026-01-02T03:04:05.000000006Z"), 1_767_323_045_000_000_006);
+        assert_eq!(
+            at("2026-01-02T03:04:05.000000006Z"),
+            1_767_323_045_000_000_006
+        );
         assert_eq!(at("2026-01-02T04:04:05+01:00"), 1_767_323_045 * SECOND);
         assert_eq!(at("2026-01-02T03:04:05"), 1_767_323_045 * SECOND);
         assert_eq!(at("2026-01-02T03:04"), 1_767_323_040 * SECOND);

@@ -39,8 +39,12 @@ impl Template {
     fn parse(&self) -> Result<gtmpl::Template, TemplateError> {
         let mut template = gtmpl::Template::default();
         template.add_func("json", json);
-        template.add_func("upper", |of| text(of).map(|text| text.to_uppercase().into()));
-        template.add_func("lower", |of| text(of).map(|text| text.to_lowercase().into()));
+        template.add_func("upper", |of| {
+            text(of).map(|text| text.to_uppercase().into())
+        });
+        template.add_func("lower", |of| {
+            text(of).map(|text| text.to_lowercase().into())
+        });
         template.add_func("join", join);
         template.add_func("split", split);
         let parsed = template.parse(self.text.as_str());
@@ -148,7 +152,11 @@ fn back(value: &Value) -> Json {
 
 /// `created_ms` as `CreatedMs`. A name that has capitals, or is no name, stays.
 fn camel(name: &str) -> String {
-    if name.is_empty() || name.bytes().any(|b| !matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+    if name.is_empty()
+        || name
+            .bytes()
+            .any(|b| !matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    {
         return name.to_owned();
     }
     name.split('_')
@@ -179,14 +187,23 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_both_names() {
-        assert_eq!(of("{{.name}} {{.Name}}\\t{{.CreatedMs}}").unwrap(), "web web\t5");
+        assert_eq!(
+            of("{{.name}} {{.Name}}\\t{{.CreatedMs}}").unwrap(),
+            "web web\t5"
+        );
         assert_eq!(of("{{.State.Pid}}").unwrap(), "7");
-        assert_eq!(of("{{if .State.Running}}up{{else}}down{{end}}").unwrap(), "up");
+        assert_eq!(
+            of("{{if .State.Running}}up{{else}}down{{end}}").unwrap(),
+            "up"
+        );
         assert_eq!(of("{{range .Env}}[{{.}}]{{end}}").unwrap(), "[A=1][B=2]");
         assert_eq!(of("{{index .Ports \"80/tcp\"}}").unwrap(), "8080");
         assert_eq!(of("{{join .env \",\"}}").unwrap(), "A=1,B=2");
         assert_eq!(of("{{upper .name}} {{len .env}}").unwrap(), "WEB 2");
-        assert_eq!(of("{{json .State}}").unwrap(), r#"{"Pid":7,"Running":true}"#);
+        assert_eq!(
+            of("{{json .State}}").unwrap(),
+            r#"{"Pid":7,"Running":true}"#
+        );
         assert_eq!(of("{{json .ports}}").unwrap(), r#"{"80/tcp":8080}"#);
     }
 

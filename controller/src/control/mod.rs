@@ -19,8 +19,8 @@ use godwit_proto::{
     authz,
     control::{
         ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, LookRequest, MigrateRequest, MigrationRequest, RemoveRequest,
-        RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
+        LoadImageReply, LogChunk, LogsRequest, LookRequest, MigrateRequest, MigrationRequest,
+        RemoveRequest, RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,

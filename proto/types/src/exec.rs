@@ -41,7 +41,10 @@ pub enum ExecRequestError {
     Variable(String),
     #[error("working directory `{0}` is not absolute")]
     Relative(String),
-    #[error("command and variables are longer than {} words or {BYTES} bytes", WORDS)]
+    #[error(
+        "command and variables are longer than {} words or {BYTES} bytes",
+        WORDS
+    )]
     TooLong,
 }
 
@@ -63,9 +66,7 @@ impl ExecRequest {
         }
         let nameless = |entry: &&String| entry.starts_with('=') || !entry.contains('=');
         if let Some(entry) = self.env.iter().find(nameless) {
-            return Err(ExecRequestError::Variable(
-                entry.escape_debug().to_string(),
-            ));
+            return Err(ExecRequestError::Variable(entry.escape_debug().to_string()));
         }
         if !self.working_dir.is_empty() && !self.working_dir.starts_with('/') {
             let dir = self.working_dir.escape_debug().to_string();

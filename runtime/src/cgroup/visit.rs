@@ -31,10 +31,7 @@ impl Visit {
     /// Back to where it came from.
     pub fn leave(self) -> Result<()> {
         match self.home {
-            Some(home) => write(
-                &home.join("cgroup.procs"),
-                &std::process::id().to_string(),
-            ),
+            Some(home) => write(&home.join("cgroup.procs"), &std::process::id().to_string()),
             None => Ok(()),
         }
     }

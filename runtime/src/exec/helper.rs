@@ -88,8 +88,8 @@ fn start(dir: &Path, null: &File) -> Result<Program, CommandFailure> {
     started.map(|(pid, streams)| (pid, streams, plan)).and_then(
         |(pid, [stdin, stdout, stderr, terminal], plan)| {
             let pid = Pid::from_raw(pid).ok_or_else(|| internal("program", "no pid"))?;
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())
-                .map_err(|errno| internal("program", errno))?;
+            let pidfd =
+                pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| internal("program", errno))?;
             Ok(Program {
                 plan,
                 pid,
@@ -117,7 +117,11 @@ fn build(dir: &Path, plan: &Plan, null: &File) -> Result<(i32, Streams), Command
     if console.is_none() {
         for number in 0..3 {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-            let wanted = if number == 0 { plan.stdin } else { !plan.detach };
+            let wanted = if number == 0 {
+                plan.stdin
+            } else {
+                !plan.detach
+            };
             let (our, their) = match number {
                 0 => (writer, reader),
                 _ => (reader, writer),

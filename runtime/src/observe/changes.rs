@@ -25,12 +25,7 @@ pub fn changes(upper: &Path, layers: &[PathBuf]) -> io::Result<Vec<Change>> {
     Ok(found)
 }
 
-fn walk(
-    upper: &Path,
-    dir: &Path,
-    layers: &[PathBuf],
-    found: &mut Vec<Change>,
-) -> io::Result<()> {
+fn walk(upper: &Path, dir: &Path, layers: &[PathBuf], found: &mut Vec<Change>) -> io::Result<()> {
     for entry in fs::read_dir(upper.join(dir))? {
         let entry = entry?;
         let path = dir.join(entry.file_name());
@@ -108,7 +103,10 @@ fn look(layer: &Path, path: &Path) -> Seen {
 fn is_opaque(dir: &Path) -> bool {
     let mut value = [0; 1];
     let name = std::ffi::CString::new(OPAQUE).unwrap_or_default();
-    matches!(rustix::fs::lgetxattr(dir, name.as_c_str(), &mut value), Ok(1)) && value == [b'y']
+    matches!(
+        rustix::fs::lgetxattr(dir, name.as_c_str(), &mut value),
+        Ok(1)
+    ) && value == [b'y']
 }
 
 #[cfg(test)]

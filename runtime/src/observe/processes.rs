@@ -90,10 +90,7 @@ impl Stat {
 /// Of its device number: 136 and up are pseudo-terminals.
 fn terminal(device: i32) -> String {
     let device = device as u32;
-    let (major, minor) = (
-        device >> 8 & 0xfff,
-        device & 0xff | device >> 12 & 0xfff00,
-    );
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xfff00);
     match major {
         0 => String::new(),
         136..=143 => format!("pts/{}", (major - 136) * 256 + minor),

@@ -126,8 +126,14 @@ mod tests {
 
     #[test]
     fn counters_of_both_kinds_of_groups_are_read() {
-        assert_eq!(io_v2("8:0 rbytes=10 wbytes=3 rios=1\n8:16 rbytes=5 wbytes=1\n"), (15, 4));
-        assert_eq!(io_v1("8:0 Read 10\n8:0 Write 3\n8:16 Read 5\nTotal 18\n"), (15, 3));
+        assert_eq!(
+            io_v2("8:0 rbytes=10 wbytes=3 rios=1\n8:16 rbytes=5 wbytes=1\n"),
+            (15, 4)
+        );
+        assert_eq!(
+            io_v1("8:0 Read 10\n8:0 Write 3\n8:16 Read 5\nTotal 18\n"),
+            (15, 3)
+        );
         assert_eq!(keyed("a 1\nusage_usec 77\n", "usage_usec"), 77);
         assert_eq!((number("max\n"), number("12\n")), (0, 12));
         let devices = "Inter-| Receive\n face |bytes\n  lo: 9 0 0 0 0 0 0 0 9 0\n\

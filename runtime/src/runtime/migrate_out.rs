@@ -66,7 +66,10 @@ impl Runtime {
             // Counted twice: as it arrives, and unpacked.
             let layer = size(&Rootfs::new(&paths.rootfs()).upper())?;
             let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len())
-                + rotated_logs(&paths.log()).iter().map(|file| file.size).sum::<u64>();
+                + rotated_logs(&paths.log())
+                    .iter()
+                    .map(|file| file.size)
+                    .sum::<u64>();
             let dumped = if carried { memory.shared } else { memory.all() };
             let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
             Ok(Need {

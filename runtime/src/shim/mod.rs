@@ -18,5 +18,5 @@ pub mod protocol;
 mod server;
 
 pub use client::{Client, ShimError};
-pub use server::run;
 pub(crate) use server::chain;
+pub use server::run;

@@ -1,11 +1,7 @@
 //! `godwit attach`.
 
 use anyhow::bail;
-use godwit_cli::{
-    client::Control,
-    keys::DetachKeys,
-    logs::Logs,
-};
+use godwit_cli::{client::Control, keys::DetachKeys, logs::Logs};
 use godwit_proto::control::{ContainerRequest, LogsRequest};
 use godwit_types::{ContainerView, Status};
 

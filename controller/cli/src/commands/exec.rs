@@ -171,12 +171,7 @@ pub async fn receive(typed: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<
 }
 
 /// Whether the keys that leave were typed.
-pub async fn pass_on(
-    sender: &Sender,
-    data: Option<Vec<u8>>,
-    tty: bool,
-    keys: &mut Search,
-) -> bool {
+pub async fn pass_on(sender: &Sender, data: Option<Vec<u8>>, tty: bool, keys: &mut Search) -> bool {
     match data {
         Some(data) if tty => {
             let (data, leaves) = keys.feed(&data);
@@ -202,6 +197,8 @@ pub fn is_not_running(error: &ClientError) -> bool {
     use godwit_types::Refusal;
     matches!(
         error.problem(),
-        Some(Problem::Refused(Refusal::NotRunning { .. } | Refusal::UnknownContainer { .. }))
+        Some(Problem::Refused(
+            Refusal::NotRunning { .. } | Refusal::UnknownContainer { .. }
+        ))
     )
 }

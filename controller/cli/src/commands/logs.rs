@@ -52,7 +52,10 @@ fn request(args: Args) -> anyhow::Result<LogsRequest> {
     let tail = match args.tail.as_deref() {
         None | Some("all") => None,
         Some(text) => Some(text.parse().map_err(|_| {
-            anyhow!("`--tail {}` is neither a number nor `all`", text.escape_debug())
+            anyhow!(
+                "`--tail {}` is neither a number nor `all`",
+                text.escape_debug()
+            )
         })?),
     };
     Ok(LogsRequest {

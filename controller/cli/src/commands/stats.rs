@@ -94,8 +94,7 @@ async fn views(cluster: &mut Cluster, names: &[String]) -> anyhow::Result<Vec<Co
         let request = ContainerRequest {
             container: name.clone(),
         };
-        let inspect =
-            async |mut control: Control| control.inspect_container(request.clone()).await;
+        let inspect = async |mut control: Control| control.inspect_container(request.clone()).await;
         let document = cluster.ask(inspect).await?;
         views.push(cluster.read(&document)?);
     }
@@ -111,10 +110,7 @@ async fn usage(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<Op
     }
 }
 
-fn show(
-    rows: &[(&ContainerView, Usage, Option<Usage>)],
-    shown: &Shown,
-) -> anyhow::Result<()> {
+fn show(rows: &[(&ContainerView, Usage, Option<Usage>)], shown: &Shown) -> anyhow::Result<()> {
     let values: Vec<Value> = rows
         .iter()
         .map(|(view, usage, last)| value(view, usage, last.as_ref()))
@@ -126,14 +122,29 @@ fn show(
         Format::Json => values.iter().try_for_each(output::json),
         Format::Table => {
             let header = [
-                "CONTAINER ID", "NAME", "HOST", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O",
-                "BLOCK I/O", "PIDS",
+                "CONTAINER ID",
+                "NAME",
+                "HOST",
+                "CPU %",
+                "MEM USAGE / LIMIT",
+                "MEM %",
+                "NET I/O",
+                "BLOCK I/O",
+                "PIDS",
             ];
             let keys = [
-                "Container", "Name", "Host", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO",
+                "Container",
+                "Name",
+                "Host",
+                "CPUPerc",
+                "MemUsage",
+                "MemPerc",
+                "NetIO",
+                "BlockIO",
                 "PIDs",
             ];
-            let cells = |value: &Value| keys.map(|key| value[key].as_str().unwrap_or("").to_owned());
+            let cells =
+                |value: &Value| keys.map(|key| value[key].as_str().unwrap_or("").to_owned());
             let rows: Vec<_> = values.iter().map(cells).collect();
             output::text(&table(header, &rows))
         }

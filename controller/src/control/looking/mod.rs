@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 pub use attach::attach;
 pub use exec::exec;
-pub use look::look;
 use godwit_core::{Container, State};
 use godwit_proto::{
     agent::host_service_client::HostServiceClient, control::SessionOutput, failure, limits,
 };
 use godwit_types::{HostName, Refusal, Status as ContainerStatus};
+pub use look::look;
 use tokio::sync::mpsc;
 use tonic::{Status, transport::Channel};
 

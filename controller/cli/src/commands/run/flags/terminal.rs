@@ -93,11 +93,18 @@ mod tests {
 
     #[test]
     fn log_options_are_checked() {
-        let of = |options: &[&str]| log(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
+        let of =
+            |options: &[&str]| log(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
         let log = of(&["max-size=10m", "max-file=3"]).unwrap();
         assert_eq!(log.max_size, Some(ByteSize(10 << 20)));
         assert_eq!(log.max_file, Some(3));
-        for wrong in ["max-size=x", "max-size=1", "max-file=0", "tag=x", "max-file"] {
+        for wrong in [
+            "max-size=x",
+            "max-size=1",
+            "max-file=0",
+            "tag=x",
+            "max-file",
+        ] {
             assert!(of(&[wrong]).is_err(), "{wrong}");
         }
         assert!(of(&["max-file=3"]).is_err());
