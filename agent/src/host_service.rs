@@ -81,7 +81,11 @@ impl HostService for Service {
                 Some(lines) if skip == 0 => Reader::tail(&path, lines)?,
                 _ => skip,
             };
-            Reader::open(&path, skip, wanted)
+            let reader = Reader::open(&path, skip, wanted)?;
+            match follow {
+                true => Ok(reader),
+                false => reader.stop_here(),
+            }
         })
         .await?;
         let reader = reader.map_err(|error| self.unreadable(&container, &error))?;

@@ -23,7 +23,7 @@ mod tail;
 /// Longest line that is read; a longer one is left out.
 const LINE: usize = limits::MESSAGE / 2;
 /// A file that is not found while files are rotated is there a moment later.
-const AGAIN: u32 = 3;
+const AGAIN: u32 = 50;
 const SOON: Duration = Duration::from_millis(2);
 
 /// Which of its entries are wanted, and how they look.
@@ -63,6 +63,8 @@ pub struct Reader {
     /// Bytes of one read: grows while a line does not fit.
     window: usize,
     wanted: Wanted,
+    /// Nothing is read that begins here or later.
+    limit: u64,
 }
 
 impl Reader {
@@ -75,7 +77,15 @@ impl Reader {
             segment: Arc::new(segment),
             window: limits::CHUNK,
             wanted,
+            limit: u64::MAX,
         })
+    }
+
+    /// Not beyond what there is now.
+    pub fn stop_here(mut self) -> io::Result<Self> {
+        let last = log::segments(&self.path)?.pop();
+        self.limit = last.map_or(0, |last| last.base + last.len);
+        Ok(self)
     }
 
     /// Where the last `lines` entries begin.
@@ -91,7 +101,12 @@ impl Reader {
     /// What has come since the last call; empty: nothing yet. Blocks on the disk.
     pub fn read(&mut self) -> io::Result<Vec<LogChunk>> {
         loop {
-            let mut buffer = vec![0; self.window];
+            let left = self.limit.saturating_sub(self.offset);
+            if left == 0 {
+                return Ok(Vec::new());
+            }
+            let size = usize::try_from(left).map_or(self.window, |left| left.min(self.window));
+            let mut buffer = vec![0; size];
             let got = self.fill(&mut buffer)?;
             let (chunks, used) = chunks(&buffer[..got], self.offset, self.wanted);
             self.offset += used as u64;
@@ -275,6 +290,12 @@ mod tests {
         writeln!(file, "rn\",\"stream\":\"stdout\",\"time\":\"t\"}}").unwrap();
         assert_eq!(&reader.read().unwrap()[0].data[..], b"torn");
 
+        let mut now = open(&path, 0).stop_here().unwrap();
+        write!(file, "{}", line("stdout", "after")).unwrap();
+        let said: usize = now.read().unwrap().iter().map(|c| c.data.len()).sum();
+        assert_eq!(said, "a\nb\nc\ntorn\n".len());
+        assert!(now.read().unwrap().is_empty());
+
         let mut later = open(&path, chunks[0].offset);
         assert_eq!(&later.read().unwrap()[0].data[..], b"c\n");
     }
@@ -290,7 +311,7 @@ mod tests {
         let mut old = File::options().append(true).open(&path).unwrap();
         write!(old, "{}", line("stdout", "two")).unwrap();
         let size = old.metadata().unwrap().len();
-        std::fs::rename(&path, log::rotated(&path, 1)).unwrap();
+        std::fs::rename(&path, log::rotated(&path, 0)).unwrap();
         std::fs::write(
             &path,
             format!("{}{}", log::header(size), line("stdout", "three")),
@@ -305,7 +326,7 @@ mod tests {
         // One who comes back finds its place, or the first that is left.
         let mut again = open(&path, size);
         assert_eq!(&again.read().unwrap()[0].data[..], b"three\n");
-        std::fs::remove_file(log::rotated(&path, 1)).unwrap();
+        std::fs::remove_file(log::rotated(&path, 0)).unwrap();
         let mut late = open(&path, 0);
         assert_eq!(&late.read().unwrap()[0].data[..], b"three\n");
         assert!(open(&path, at).read().unwrap().is_empty());

@@ -1,11 +1,10 @@
 //! A container's output on disk: one JSON object a line, as Docker's `json-file` has it. The
 //! shim writes, the agent reads; the files move with the container.
 //!
-//! The log is one sequence of bytes, of which the beginning may be gone. A file that is rotated
-//! becomes [`FILE`]`.1`, that one `.2` and so on, and a file that begins after others begins with
-//! a line that says with how many bytes the log was at its start ([`header`]), itself included in
-//! what is counted from there. So a place in the log is one number, whatever was rotated since,
-//! and on whatever host it is.
+//! The log is one sequence of bytes, of which the beginning may be gone. A file that begins after
+//! others begins with a line that says how many bytes came before it ([`header`]), and counts that
+//! line as the log's; rotated, it has that number behind [`FILE`] and a dot, and never another
+//! name. So a place in the log is one number, whatever was rotated since, and on whatever host.
 
 use std::{
     fs::{self, File},
@@ -83,23 +82,32 @@ pub fn base(start: &[u8]) -> u64 {
         .map_or(0, |header| header.base)
 }
 
-/// The name of a file that was rotated so often.
-pub fn rotated(path: &Path, number: u32) -> PathBuf {
+/// The name of a file that begins there, once it is rotated.
+pub fn rotated(path: &Path, base: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
+    name.push(format!(".{base}"));
     name.into()
 }
 
-/// How often the file of this name was rotated. None: it is no file of a log. 0: never.
-pub fn number(name: &str) -> Option<u32> {
-    match name.strip_prefix(FILE)? {
-        "" => Some(0),
-        rest => rest
-            .strip_prefix('.')?
-            .parse()
-            .ok()
-            .filter(|number| (1..=FILES).contains(number)),
+/// Where a rotated file of this name begins. None: it is none.
+pub fn rotated_base(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(FILE)?.strip_prefix('.')?;
+    let base: u64 = digits.parse().ok()?;
+    // One way to write it.
+    (base.to_string() == digits).then_some(base)
+}
+
+/// The rotated files of the log at `path`, the oldest first.
+pub fn rotated_files(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path.parent().unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        if let Some(base) = entry.file_name().to_str().and_then(rotated_base) {
+            found.push((base, entry.path()));
+        }
     }
+    found.sort();
+    Ok(found)
 }
 
 /// A file of a log.
@@ -115,14 +123,10 @@ pub struct Segment {
 
 /// The files of the log at `path`, the oldest first.
 pub fn segments(path: &Path) -> io::Result<Vec<Segment>> {
-    let dir = path.parent().unwrap_or(Path::new("."));
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_str().and_then(number).is_none() {
-            continue;
-        }
-        match File::open(entry.path()) {
+    let rotated = rotated_files(path)?.into_iter().map(|(_, path)| path);
+    for path in rotated.chain([path.to_owned()]) {
+        match File::open(path) {
             Ok(file) => found.push(segment(file)?),
             // Rotated, or dropped, this moment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -191,11 +195,19 @@ mod tests {
 
     #[test]
     fn files_of_a_log_are_told_by_their_names_and_their_first_lines() {
-        assert_eq!(number("log.json"), Some(0));
-        assert_eq!(number("log.json.7"), Some(7));
-        for other in ["log.json.0", "log.json.101", "log.json.x", "spec.json"] {
-            assert_eq!(number(other), None, "{other}");
+        assert_eq!(rotated_base("log.json.0"), Some(0));
+        assert_eq!(rotated_base("log.json.700"), Some(700));
+        for other in [
+            "log.json",
+            "log.json.",
+            "log.json.x",
+            "log.json.+1",
+            "log.json.01",
+        ] {
+            assert_eq!(rotated_base(other), None, "{other}");
         }
+        let path = Path::new("/d").join(FILE);
+        assert_eq!(rotated(&path, 9), Path::new("/d/log.json.9"));
         assert_eq!(base(header(42).as_bytes()), 42);
         assert_eq!(
             base(b"{\"log\":\"a\",\"stream\":\"stdout\",\"time\":\"t\"}\n"),

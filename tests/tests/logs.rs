@@ -177,5 +177,5 @@ fn log_files(cluster: &Cluster, host: u8, container: &str) -> Vec<u64> {
 
 fn last(cluster: &Cluster) -> u64 {
     let text = cluster.ok(&["logs", "--tail", "1", "count"]).unwrap();
-    text.parse().unwrap_or(0)
+    text.parse().unwrap()
 }

@@ -54,7 +54,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.json");
         let old = "a\nbb\nccc\n";
-        std::fs::write(log::rotated(&path, 1), old).unwrap();
+        std::fs::write(log::rotated(&path, 0), old).unwrap();
         let header = log::header(old.len() as u64);
         std::fs::write(&path, format!("{header}dddd\neeeee\ntorn")).unwrap();
         let segments = log::segments(&path).unwrap();

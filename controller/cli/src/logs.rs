@@ -97,6 +97,10 @@ impl Logs {
 impl Logs {
     /// Where to go on, should the stream break off now.
     fn note(&mut self, chunk: &LogChunk) {
+        // It begins later than was asked for: what came before is dropped.
+        if chunk.data.is_empty() && chunk.offset > self.request.from {
+            self.skip = 0;
+        }
         if chunk.offset > self.end || chunk.data.is_empty() {
             // The parts of a long line have one place: it is behind us when another comes.
             self.request.from = match chunk.data.is_empty() {

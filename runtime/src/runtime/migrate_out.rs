@@ -1,6 +1,10 @@
 //! A container leaves: check, freeze, what to send, and the two ends, thaw and release.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 
@@ -375,13 +379,16 @@ mod tests {
     }
 }
 
-/// The files of a log that were rotated: [`LOGS`]`/log.json.N`.
+/// The files of a log that were rotated, in the folder [`LOGS`].
 fn rotated_logs(log: &Path) -> Vec<CheckpointFile> {
-    let file = |number| {
-        let path = crate::log::rotated(log, number);
+    let file = |path: PathBuf| {
         let size = fs::metadata(&path).ok()?.len();
         let name = format!("{LOGS}/{}", path.file_name()?.to_str()?);
         Some(CheckpointFile { name, path, size })
     };
-    (1..=crate::log::FILES).filter_map(file).collect()
+    let rotated = crate::log::rotated_files(log).unwrap_or_default();
+    rotated
+        .into_iter()
+        .filter_map(|(_, path)| file(path))
+        .collect()
 }

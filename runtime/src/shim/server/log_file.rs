@@ -85,32 +85,23 @@ impl LogFile {
         }
         let next = self.path.with_extension("next");
         fs::write(&next, log::header(log::base(&start) + size))?;
-        let keep = self.options.max_file.unwrap_or(1).clamp(1, log::FILES);
-        for number in (1..keep.saturating_sub(1)).rev() {
-            shift(
-                &log::rotated(&self.path, number),
-                &log::rotated(&self.path, number + 1),
-            )?;
-        }
-        if keep > 1 {
-            shift(&self.path, &log::rotated(&self.path, 1))?;
-        }
+        // Two steps, so that a reader is without the present file for a moment at most.
+        fs::rename(&self.path, log::rotated(&self.path, log::base(&start)))?;
         fs::rename(&next, &self.path)?;
         self.file = open(&self.path)?;
         self.size = None;
+        let keep = self.options.max_file.unwrap_or(1).clamp(1, log::FILES) as usize;
+        let rotated = log::rotated_files(&self.path)?;
+        let surplus = (rotated.len() + 1).saturating_sub(keep);
+        for (_, path) in rotated.into_iter().take(surplus) {
+            fs::remove_file(path)?;
+        }
         Ok(())
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
-}
-
-fn shift(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
