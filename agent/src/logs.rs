@@ -293,7 +293,7 @@ mod tests {
         let mut now = open(&path, 0).stop_here().unwrap();
         write!(file, "{}", line("stdout", "after")).unwrap();
         let said: usize = now.read().unwrap().iter().map(|c| c.data.len()).sum();
-        assert_eq!(said, "a\nb\nc\ntorn\n".len());
+        assert_eq!(said, "a\nb\nc\ntorn".len());
         assert!(now.read().unwrap().is_empty());
 
         let mut later = open(&path, chunks[0].offset);

@@ -147,7 +147,7 @@ impl Decoder {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next<F: Frame>(&mut self) -> io::Result<Option<F>> {
+    pub fn take<F: Frame>(&mut self) -> io::Result<Option<F>> {
         let Some((header, rest)) = self.bytes.split_at_checked(HEADER) else {
             return Ok(None);
         };
@@ -189,7 +189,7 @@ mod tests {
         let mut out = Vec::new();
         for piece in bytes.chunks(3) {
             decoder.push(piece);
-            while let Some(frame) = decoder.next::<Input>().unwrap() {
+            while let Some(frame) = decoder.take::<Input>().unwrap() {
                 out.push(frame);
             }
         }
@@ -205,7 +205,7 @@ mod tests {
         ] {
             let mut decoder = Decoder::default();
             decoder.push(&frame.encode());
-            assert_eq!(decoder.next::<Output>().unwrap(), Some(frame));
+            assert_eq!(decoder.take::<Output>().unwrap(), Some(frame));
         }
     }
 
@@ -213,9 +213,9 @@ mod tests {
     fn what_is_no_frame_is_an_error_before_memory_is_taken() {
         let mut decoder = Decoder::default();
         decoder.push(&[b'i', 0xff, 0, 0, 0]);
-        assert!(decoder.next::<Input>().is_err());
+        assert!(decoder.take::<Input>().is_err());
         let mut decoder = Decoder::default();
         decoder.push(&[b'?', 0, 0, 0, 0]);
-        assert!(decoder.next::<Input>().is_err());
+        assert!(decoder.take::<Input>().is_err());
     }
 }

@@ -115,7 +115,7 @@ fn build(dir: &Path, plan: &Plan, null: &File) -> Result<(i32, Streams), Command
     let null = || null.as_fd().try_clone_to_owned();
     let (mut ours, mut theirs): (Streams, Vec<OwnedFd>) = Default::default();
     if console.is_none() {
-        for number in 0..3 {
+        for (number, place) in ours.iter_mut().take(3).enumerate() {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
             let wanted = if number == 0 {
                 plan.stdin
@@ -128,7 +128,7 @@ fn build(dir: &Path, plan: &Plan, null: &File) -> Result<(i32, Streams), Command
             };
             if wanted {
                 fcntl_setfl(&our, OFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
-                ours[number] = Some(our);
+                *place = Some(our);
                 theirs.push(their);
             } else {
                 theirs.push(null().map_err(failed)?);
@@ -379,7 +379,7 @@ impl Viewer {
             Err(_) => true,
         };
         loop {
-            match self.decoder.next::<Input>() {
+            match self.decoder.take::<Input>() {
                 Ok(Some(input)) => program.apply(input, self),
                 Ok(None) => return gone,
                 // Not ours.

@@ -66,7 +66,7 @@ impl Receiver {
     /// The next frame; None: the other side is gone.
     pub async fn next(&mut self) -> io::Result<Option<Output>> {
         loop {
-            if let Some(frame) = self.decoder.next()? {
+            if let Some(frame) = self.decoder.take()? {
                 return Ok(Some(frame));
             }
             let mut buffer = [0; 16 << 10];

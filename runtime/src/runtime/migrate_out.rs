@@ -361,6 +361,20 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<CheckpointFile>) -> Result<
     Ok(())
 }
 
+/// The files of a log that were rotated, in the folder [`LOGS`].
+fn rotated_logs(log: &Path) -> Vec<CheckpointFile> {
+    let file = |path: PathBuf| {
+        let size = fs::metadata(&path).ok()?.len();
+        let name = format!("{LOGS}/{}", path.file_name()?.to_str()?);
+        Some(CheckpointFile { name, path, size })
+    };
+    let rotated = crate::log::rotated_files(log).unwrap_or_default();
+    rotated
+        .into_iter()
+        .filter_map(|(_, path)| file(path))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,18 +391,4 @@ mod tests {
         assert_eq!(resident.all(), 25 << 10);
         assert_eq!(Resident::of(""), Resident::default());
     }
-}
-
-/// The files of a log that were rotated, in the folder [`LOGS`].
-fn rotated_logs(log: &Path) -> Vec<CheckpointFile> {
-    let file = |path: PathBuf| {
-        let size = fs::metadata(&path).ok()?.len();
-        let name = format!("{LOGS}/{}", path.file_name()?.to_str()?);
-        Some(CheckpointFile { name, path, size })
-    };
-    let rotated = crate::log::rotated_files(log).unwrap_or_default();
-    rotated
-        .into_iter()
-        .filter_map(|(_, path)| file(path))
-        .collect()
 }

@@ -91,7 +91,7 @@ impl Connection {
     /// Takes its next piece; whether there was one that is to be written now.
     fn advance(&mut self, input: &mut Input, once: bool) -> bool {
         loop {
-            match self.decoder.next::<frames::Input>() {
+            match self.decoder.take::<frames::Input>() {
                 Ok(Some(frames::Input::Data(data))) => {
                     self.taken += data.len() as u64;
                     input.push(&data);
@@ -162,7 +162,7 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&bytes);
         let mut last = None;
-        while let Some(frame) = decoder.next::<Output>().unwrap() {
+        while let Some(frame) = decoder.take::<Output>().unwrap() {
             last = Some(frame);
         }
         assert_eq!(last, Some(Output::Taken(3)));
