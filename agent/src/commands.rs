@@ -72,7 +72,22 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             ..
         } => {
             let watch_for = Duration::from_millis(*millis);
-            return precopy::sample(host, container, watch_for, options).await;
+            let sampled = precopy::sample(host, container, watch_for, options).await;
+            return match sampled {
+                Ok(Outcome::Sampled { mut estimate }) => {
+                    let stay = runtime.stay_behind(container).await;
+                    let stay = stay.map_err(|error| failures::of_runtime(&error))?;
+                    if stay > 0 {
+                        let text = staying(stay);
+                        estimate.note = Some(match estimate.note {
+                            Some(note) => format!("{note}; {text}"),
+                            None => text,
+                        });
+                    }
+                    Ok(Outcome::Sampled { estimate })
+                }
+                other => other,
+            };
         }
         Verb::Prepare {
             migration,
@@ -233,6 +248,11 @@ fn checked(need: Need) -> Outcome {
         need: need.disk,
         memory: need.memory,
     }
+}
+
+/// Of what does not move.
+fn staying(processes: usize) -> String {
+    format!("what `exec` started ends when the container is frozen ({processes} processes)")
 }
 
 /// Does a network's command, or a volume's.

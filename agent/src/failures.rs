@@ -9,9 +9,9 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
     let kind = match error {
         RuntimeError::NotFound(_) => FailureKind::NotFound,
         RuntimeError::WrongState { .. } => FailureKind::WrongState,
-        RuntimeError::CommandNotFound(_) | RuntimeError::NoCommand(_) => {
-            FailureKind::CommandNotFound
-        }
+        RuntimeError::CommandNotFound(_)
+        | RuntimeError::NoCommand(_)
+        | RuntimeError::NoWorkingDir(_) => FailureKind::CommandNotFound,
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         RuntimeError::MemoryLost(_) => FailureKind::WrongState,
         RuntimeError::NoImage(_)

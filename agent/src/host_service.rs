@@ -1,6 +1,11 @@
 //! The gRPC service `HostService`: what members ask of this host outside of sessions.
 
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use futures::Stream;
 use godwit_proto::{
@@ -9,7 +14,7 @@ use godwit_proto::{
         host_service_server::{HostService, HostServiceServer},
     },
     authz,
-    control::LogChunk,
+    control::{LogChunk, LookRequest, SessionInput},
     document,
     failure::{chain, failed},
     limits, v1,
@@ -24,7 +29,8 @@ use crate::{
     failures,
     host::Host,
     loading::{self, Piece},
-    logs::Reader,
+    logs::{Reader, Wanted},
+    looking::{self, Outputs},
 };
 
 /// How often a followed log is looked at.
@@ -56,21 +62,76 @@ impl HostService for Service {
             container,
             follow,
             skip,
+            tail,
+            since_ns: since,
+            until_ns: until,
+            timestamps,
         } = request.into_inner();
         let container: ContainerId = container
             .parse()
             .map_err(|error| Status::invalid_argument(chain(&error)))?;
         let path = self.host.runtime.log_path(&container);
-        let reader = blocking(move || Reader::open(&path, skip)).await?;
+        let wanted = Wanted {
+            since,
+            until,
+            timestamps,
+        };
+        let reader = blocking(move || {
+            let skip = match tail {
+                Some(lines) if skip == 0 => Reader::tail(&path, lines)?,
+                _ => skip,
+            };
+            let reader = Reader::open(&path, skip, wanted)?;
+            match follow {
+                true => Ok(reader),
+                false => reader.stop_here(),
+            }
+        })
+        .await?;
         let reader = reader.map_err(|error| self.unreadable(&container, &error))?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let host = self.host.clone();
+        // Where it begins: whoever has to ask again asks from there.
+        let begins = LogChunk {
+            offset: reader.offset(),
+            ..LogChunk::default()
+        };
+        let _ = sender.send(Ok(begins)).await;
+        let follow = Follow { follow, until };
         tokio::spawn(async move {
             if let Err(status) = send_log(&host, &container, reader, follow, &sender).await {
                 let _ = sender.send(Err(status)).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type ExecStream = Outputs;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Outputs>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let outputs = looking::exec(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(outputs))
+    }
+
+    type AttachStream = Outputs;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Outputs>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let outputs = looking::attach(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(outputs))
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<v1::Documents>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let seen = looking::look(&self.host, request.into_inner()).await?;
+        Ok(Response::new(seen))
     }
 
     async fn load_image(
@@ -110,6 +171,24 @@ impl HostService for Service {
     }
 }
 
+/// How long a log is followed.
+#[derive(Clone, Copy)]
+struct Follow {
+    follow: bool,
+    /// Nanoseconds since 1970. 0: until its container ends.
+    until: u64,
+}
+
+impl Follow {
+    fn is_over(self) -> bool {
+        let passed = || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.is_ok_and(|now| now.as_nanos() > u128::from(self.until))
+        };
+        !self.follow || (self.until != 0 && passed())
+    }
+}
+
 impl Service {
     fn unreadable(&self, container: &ContainerId, error: &io::Error) -> Status {
         let (kind, text) = if error.kind() == io::ErrorKind::NotFound {
@@ -132,12 +211,12 @@ async fn send_log(
     host: &Host,
     container: &ContainerId,
     mut reader: Reader,
-    follow: bool,
+    follow: Follow,
     sender: &mpsc::Sender<Result<LogChunk, Status>>,
 ) -> Result<(), Status> {
     loop {
         // Asked before the read, so that what was written until the end is still read.
-        let ended = !follow || has_ended(host.board.state(container));
+        let ended = follow.is_over() || has_ended(host.board.state(container));
         let (back, chunks) = blocking(move || {
             let chunks = reader.read();
             (reader, chunks)

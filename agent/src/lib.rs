@@ -24,6 +24,7 @@ pub mod ledger;
 mod live;
 mod loading;
 mod logs;
+mod looking;
 mod outbox;
 mod postcopy;
 mod precopy;

@@ -8,6 +8,7 @@ mod adopt;
 mod error;
 mod layer;
 mod lifecycle;
+mod look;
 mod mapped;
 mod migrate_in;
 mod migrate_out;
@@ -39,7 +40,7 @@ use crate::{
     volume::Volumes,
 };
 
-type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
 /// Where things are on this host.
 #[derive(Debug, Clone)]
@@ -66,16 +67,16 @@ pub struct Config {
 /// See the module.
 #[derive(Clone)]
 pub struct Runtime {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: Config,
+pub(crate) struct Inner {
+    pub(crate) config: Config,
     /// First the configuration's; it may change.
     reserve: Mutex<memory::Reserve>,
     images: image::Store,
     networks: Networks,
-    volumes: Volumes,
+    pub(crate) volumes: Volumes,
     facts: HostFacts,
     /// How writes are tracked, or why memory can't be carried.
     carried_by: std::result::Result<memory::Method, String>,
@@ -178,16 +179,16 @@ impl Runtime {
         self.paths(id).log()
     }
 
-    fn paths(&self, id: &ContainerId) -> InstancePaths {
+    pub(crate) fn paths(&self, id: &ContainerId) -> InstancePaths {
         InstancePaths::new(&self.inner.config.data, &self.inner.config.run, id)
     }
 
-    fn shim(&self, id: &ContainerId) -> Client {
+    pub(crate) fn shim(&self, id: &ContainerId) -> Client {
         Client::new(self.paths(id).socket)
     }
 
     /// The container's cgroup, below the hierarchies' roots.
-    fn cgroup(&self, id: &ContainerId) -> String {
+    pub(crate) fn cgroup(&self, id: &ContainerId) -> String {
         format!("{}/{}", self.inner.config.cgroup, id.short())
     }
 
@@ -198,7 +199,7 @@ impl Runtime {
         }
     }
 
-    fn image_of(&self, spec: &ContainerSpec) -> Result<image::Image> {
+    pub(crate) fn image_of(&self, spec: &ContainerSpec) -> Result<image::Image> {
         self.inner
             .images
             .get(&spec.image_id)?
@@ -274,7 +275,7 @@ fn holds_sys_resource() -> bool {
 }
 
 /// Work that waits for a disk.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {

@@ -12,5 +12,6 @@ pub mod faults;
 pub mod mover;
 pub mod programs;
 pub mod scene;
+pub mod terminal;
 pub mod testbed;
 pub mod workload;

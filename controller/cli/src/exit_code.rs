@@ -11,6 +11,8 @@ pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// Ended by the user's Ctrl-C, as a shell reports SIGINT.
 pub const INTERRUPTED: u8 = 130;
+/// Ended by SIGKILL, as a shell reports it.
+pub const KILLED: u8 = 137;
 
 /// For a run that failed with this problem; None: it never came to a host.
 pub fn of_start(problem: Option<&Problem>) -> u8 {

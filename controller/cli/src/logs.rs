@@ -1,7 +1,7 @@
 //! A container's log as one stream, whatever happens to the member that serves it.
 //!
-//! A stream that is opened again begins at the log's beginning, cut into other chunks than before:
-//! as many bytes as were handed out are left out of it.
+//! A stream that is opened again begins where the last whole chunk began, cut into other chunks
+//! than before: as many bytes as were handed out from there are left out of it.
 
 use std::time::Instant;
 
@@ -18,7 +18,9 @@ use crate::{
 pub struct Logs {
     request: LogsRequest,
     stream: Option<Streaming<LogChunk>>,
-    /// Bytes handed out so far, both sources together.
+    /// Where the log stands after the last chunk.
+    end: u64,
+    /// Bytes handed out since `request.from`, both sources together.
     given: u64,
     /// Bytes of the present stream that were handed out before it.
     skip: u64,
@@ -29,11 +31,18 @@ pub struct Logs {
 impl Logs {
     /// Of this container; with `follow` until it ends.
     pub fn new(container: impl Into<String>, follow: bool) -> Self {
+        Self::of(LogsRequest {
+            container: container.into(),
+            follow,
+            ..LogsRequest::default()
+        })
+    }
+
+    /// What of it, and how.
+    pub fn of(request: LogsRequest) -> Self {
         Self {
-            request: LogsRequest {
-                container: container.into(),
-                follow,
-            },
+            end: request.from,
+            request,
             stream: None,
             given: 0,
             skip: 0,
@@ -50,6 +59,8 @@ impl Logs {
                 let logs = async |mut control: Control| control.logs(request.clone()).await;
                 self.stream = Some(cluster.ask(logs).await?);
                 self.skip = self.given;
+                self.given = 0;
+                self.end = self.request.from;
             }
             let Some(stream) = &mut self.stream else {
                 continue;
@@ -57,8 +68,11 @@ impl Logs {
             match stream.message().await {
                 Ok(Some(chunk)) => {
                     self.broken_since = None;
-                    if let Some(chunk) = without(&mut self.skip, chunk) {
-                        self.given += chunk.data.len() as u64;
+                    self.note(&chunk);
+                    let whole = chunk.data.len() as u64;
+                    let chunk = without(&mut self.skip, chunk);
+                    self.given += whole;
+                    if let Some(chunk) = chunk {
                         return Ok(Some(chunk));
                     }
                 }
@@ -77,6 +91,26 @@ impl Logs {
                 }
             }
         }
+    }
+}
+
+impl Logs {
+    /// Where to go on, should the stream break off now.
+    fn note(&mut self, chunk: &LogChunk) {
+        // It begins later than was asked for: what came before is dropped.
+        if chunk.data.is_empty() && chunk.offset > self.request.from {
+            self.skip = 0;
+        }
+        if chunk.offset > self.end || chunk.data.is_empty() {
+            // The parts of a long line have one place: it is behind us when another comes.
+            self.request.from = match chunk.data.is_empty() {
+                true => chunk.offset,
+                false => self.end,
+            };
+            self.end = chunk.offset;
+            self.given = 0;
+        }
+        self.request.tail = None;
     }
 }
 

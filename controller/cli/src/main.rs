@@ -8,6 +8,7 @@ mod commands;
 mod compat;
 mod options;
 mod output;
+mod terminal;
 
 use std::process::ExitCode;
 

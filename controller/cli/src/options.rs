@@ -6,8 +6,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use godwit_cli::{client::Cluster, door::Local, error::ClientError, membership};
+use clap::Parser;
+use godwit_cli::{
+    client::Cluster, door::Local, error::ClientError, membership, template::Template,
+};
 use godwit_types::MemberRecord;
 
 use crate::{commands::Command, output};
@@ -38,17 +40,31 @@ pub struct Global {
         env = "GODWIT_HOST"
     )]
     socket: Option<Local>,
-    /// How results are printed
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    /// How results are printed: `table`, `json`, or a template of Go, as in `{{.Name}}`
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = parse_format,
+          default_value = "table")]
     pub format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For people
     Table,
-    /// For programs: everything that is known
+    /// For programs: everything that is known, or what a template takes of it
     Json,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "table" => Ok(Format::Table),
+        "json" => Ok(Format::Json),
+        template if template.contains("{{") => {
+            let template = Template::new(template).map_err(|error| error.to_string())?;
+            output::set_template(template);
+            Ok(Format::Json)
+        }
+        _ => Err("it is neither `table` nor `json` nor a template".to_owned()),
+    }
 }
 
 impl Global {

@@ -66,7 +66,9 @@ pub async fn estimate(leader: &Arc<Leader>, request: MigrateRequest) -> Result<E
     }
     if options.mode == MigrationMode::Auto {
         let problem = leader.sessions.precopy_problem(from);
-        estimate.note = problem.map(|problem| stopped_only(from, &problem));
+        let stopped = problem.map(|problem| stopped_only(from, &problem));
+        let notes: Vec<_> = stopped.into_iter().chain(estimate.note.take()).collect();
+        estimate.note = (!notes.is_empty()).then(|| notes.join("; "));
     }
     let freeze_ms = estimate.predicted_freeze_us.div_ceil(1000);
     if options.mode != MigrationMode::Stop && freeze_ms > options.max_downtime_ms {

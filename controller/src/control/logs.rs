@@ -41,8 +41,8 @@ pub async fn stream(
             member,
             leader: leader.clone(),
             id,
-            follow: request.follow,
-            offset: 0,
+            offset: request.from,
+            request,
         };
         let result = tokio::select! {
             result = leader.scope.run(follower.run(&sender)) => result.unwrap_or_else(|| Err(lost())),
@@ -59,7 +59,7 @@ struct Follower {
     member: Arc<Member>,
     leader: Arc<Leader>,
     id: ContainerId,
-    follow: bool,
+    request: LogsRequest,
     offset: u64,
 }
 
@@ -71,8 +71,8 @@ impl Follower {
             let moving = self.moving();
             match result {
                 // What the container wrote until it ended was sent before this.
-                Ok(()) if !self.follow || (ended && !moved) => return Ok(()),
-                Err(status) if !self.follow || !(moved || moving) => return Err(status),
+                Ok(()) if !self.request.follow || (ended && !moved) => return Ok(()),
+                Err(status) if !self.request.follow || !(moved || moving) => return Err(status),
                 _ => {}
             }
             if !moved {
@@ -108,8 +108,12 @@ impl Follower {
         let mut client = HostServiceClient::new(self.member.host(host, &known.address));
         let request = HostLogsRequest {
             container: self.id.to_string(),
-            follow: self.follow,
+            follow: self.request.follow,
             skip: self.offset,
+            tail: self.request.tail,
+            since_ns: self.request.since_ns,
+            until_ns: self.request.until_ns,
+            timestamps: self.request.timestamps,
         };
         let mut stream = client.logs(request).await?.into_inner();
         let mut published = self.leader.raft.published();
@@ -118,13 +122,15 @@ impl Follower {
                 chunk = stream.message() => match chunk? {
                     Some(chunk) => {
                         self.offset = self.offset.max(chunk.offset);
+                        // It is known now where the last lines began.
+                        self.request.tail = None;
                         if sender.send(Ok(chunk)).await.is_err() {
                             return Ok(());
                         }
                     }
                     None => return Ok(()),
                 },
-                _ = published.changed(), if self.follow => {
+                _ = published.changed(), if self.request.follow => {
                     let state = published.borrow_and_update().state.clone();
                     if state.containers.get(&self.id).is_none_or(|c| c.host != *host) {
                         return Ok(());

@@ -7,6 +7,7 @@ mod estimate;
 mod images;
 mod lists;
 mod logs;
+mod looking;
 mod members;
 mod migrations;
 mod orders;
@@ -24,9 +25,10 @@ use godwit_proto::{
     control::{
         AddMemberRequest, ContainerRequest, CreateNetworkRequest, CreateVolumeRequest,
         DrainRequest, HostRequest, KillRequest, LabelHostRequest, LoadImageChunk, LoadImageReply,
-        LogChunk, LogsRequest, MemberRequest, MigrateRequest, MigrationRequest, NetworkRequest,
-        PauseRequest, PruneVolumesRequest, RemoveMembersRequest, RemoveRequest, RenameRequest,
-        RunRequest, SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
+        LogChunk, LogsRequest, LookRequest, MemberRequest, MigrateRequest, MigrationRequest,
+        NetworkRequest, PauseRequest, PruneVolumesRequest, RemoveMembersRequest, RemoveRequest,
+        RenameRequest, RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
+        UpdateRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -203,6 +205,57 @@ impl Control for Service {
                 Ok(Response::new(Box::pin(stream)))
             }
         }
+    }
+
+    type ExecStream = Answers<SessionOutput>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let inputs = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = looking::exec(self.member.clone(), leader, inputs).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                // A stream that broke ends here, and there nobody types any more.
+                let inputs = inputs.map_while(Result::ok);
+                let stream = client.exec(forward(inputs)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
+    type AttachStream = Answers<SessionOutput>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<SessionInput>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let inputs = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = looking::attach(self.member.clone(), leader, inputs).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let inputs = inputs.map_while(Result::ok);
+                let stream = client.attach(forward(inputs)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
+    async fn look(&self, request: Request<LookRequest>) -> Result<Response<Documents>, Status> {
+        unary!(self, request, look, again: true, |leader, message| {
+            looking::look(&self.member, leader, message)
+        })
     }
 
     async fn load_image(

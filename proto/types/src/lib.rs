@@ -9,12 +9,14 @@ mod command;
 mod cpu;
 mod details;
 mod digest;
+mod exec;
 mod generation;
 mod host;
 mod id;
 mod image;
 mod instance;
 mod limits;
+mod look;
 mod member;
 mod migration;
 mod network;
@@ -34,6 +36,7 @@ pub use command::{
 pub use cpu::missing_cpu_flags;
 pub use details::InstanceDetails;
 pub use digest::{Digest, DigestError};
+pub use exec::{ExecRequest, ExecRequestError};
 pub use generation::Generation;
 pub use host::{CgroupMode, HostFacts};
 pub use id::{
@@ -43,15 +46,17 @@ pub use id::{
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use limits::{DeviceRate, Limits, LimitsChange, cpuset, shares_to_weight};
+pub use look::{Change, ChangeKind, Look, Process, Usage};
 pub use member::{MemberRecord, MemberRole, Membership};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
     AutoRemove, CAPABILITIES, Constraint, Device, ExtraHost, HOST_GATEWAY, Health, HealthCheck,
-    HealthOptions, HealthStatus, MAX_MOUNTS, Mount, MountSource, NetworkMode, OptionProblem,
-    Options, PolicyOptions, PortOptions, ProcessOptions, Protocol, Published, RestartPolicy,
-    Seccomp, StorageOptions, TerminalOptions, Tmpfs, ULIMITS, Ulimit, VolumeMount, VolumesFrom,
-    capability, is_net_sysctl, parse_label, parse_sysctl, parse_ulimit, plain_path,
+    HealthOptions, HealthStatus, LogOptions, MAX_MOUNTS, Mount, MountSource, NetworkMode,
+    OptionProblem, Options, PolicyOptions, PortOptions, ProcessOptions, Protocol, Published,
+    RestartPolicy, Seccomp, StorageOptions, TerminalOptions, TerminalSize, Tmpfs, ULIMITS, Ulimit,
+    VolumeMount, VolumesFrom, capability, is_net_sysctl, parse_label, parse_sysctl, parse_ulimit,
+    plain_path,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,

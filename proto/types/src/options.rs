@@ -21,7 +21,7 @@ pub use storage::{
     MAX_MOUNTS, Mount, MountSource, StorageOptions, VolumeMount, VolumesFrom, plain as plain_path,
 };
 pub use sysctl::{is_net as is_net_sysctl, parse as parse_sysctl};
-pub use terminal::TerminalOptions;
+pub use terminal::{LogOptions, TerminalOptions, TerminalSize};
 
 use serde::{Deserialize, Serialize};
 

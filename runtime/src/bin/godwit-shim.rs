@@ -4,6 +4,9 @@
 //!
 //! `godwit-shim --pager DIRECTORY SOCKET`: its child while memory arrives. See
 //! `godwit_runtime::memory::pager`.
+//!
+//! `godwit-shim --exec DIRECTORY`: the parent of a program started in a container that runs. See
+//! `godwit_runtime::exec`.
 
 use std::{path::Path, process::ExitCode};
 
@@ -28,6 +31,9 @@ fn main() -> ExitCode {
         [mode, directory, feed] if mode == "--pager" => {
             godwit_runtime::memory::pager::run(Path::new(directory), Path::new(feed))
                 .map_err(Into::into)
+        }
+        [mode, directory] if mode == "--exec" => {
+            godwit_runtime::exec::helper::run(Path::new(directory)).map_err(Into::into)
         }
         _ => {
             eprintln!("usage: godwit-shim CONFIG");

@@ -5,6 +5,8 @@
 //! stops tasks with a single write, and keeps them killable.
 
 mod limits;
+mod strangers;
+mod visit;
 
 use std::{
     fs, io,
@@ -22,6 +24,8 @@ use libcgroups_nix::unistd::Pid as ManagerPid;
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
+pub use strangers::strangers;
+pub use visit::Visit;
 
 /// How long tasks may take to freeze, thaw or die before it is an error.
 const PATIENCE: Duration = Duration::from_secs(10);

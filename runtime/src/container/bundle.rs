@@ -112,6 +112,9 @@ impl Bundle<'_> {
     pub fn environment(&self) -> Vec<String> {
         let mut environment: Vec<String> = vec![DEFAULT_PATH.to_owned()];
         environment.push(format!("HOSTNAME={}", self.hostname()));
+        if self.spec.options.terminal.tty {
+            environment.push("TERM=xterm".to_owned());
+        }
         if let Some(home) = &self.user.home {
             environment.push(format!("HOME={home}"));
         }
@@ -253,7 +256,7 @@ impl Bundle<'_> {
             "root": {"path": self.root, "readonly": process.read_only},
             "mounts": mounts,
             "process": {
-                "terminal": false,
+                "terminal": self.spec.options.terminal.tty,
                 "user": {"uid": self.user.uid, "gid": self.user.gid,
                          "additionalGids": self.user.groups},
                 "args": self.executed(),

@@ -108,6 +108,8 @@ fn common(log: &str, images: RawFd, root: String) -> Criu_opts {
     opts.set_file_locks(true);
     opts.set_link_remap(true);
     opts.set_notify_scripts(true);
+    // The master of a container's terminal is the shim's: it goes over the socket.
+    opts.set_orphan_pts_master(true);
     opts.set_manage_cgroups(true);
     opts.manage_cgroups_mode = Some(EnumOrUnknown::new(Criu_cg_mode::IGNORE));
     // Our network gate is shut already.

@@ -13,7 +13,10 @@ use protobuf::{Message, MessageField};
 use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Criu_req, Criu_req_type, Criu_resp};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags,
+        SocketFlags, SocketType, recvmsg, send, socketpair,
+    },
     process::{Pid, PidfdFlags, pidfd_open, setpriority_process},
 };
 use serde::{Deserialize, Serialize};
@@ -93,6 +96,8 @@ pub struct Swrk {
     child: Child,
     socket: OwnedFd,
     notified: Option<i32>,
+    /// What came with the last notification.
+    descriptor: Option<OwnedFd>,
 }
 
 impl Swrk {
@@ -162,6 +167,7 @@ impl Swrk {
             child,
             socket: ours,
             notified: None,
+            descriptor: None,
         })
     }
 
@@ -172,6 +178,11 @@ impl Swrk {
     /// The pid that the last notification named: of the dumped or the restored root task.
     pub fn notified_pid(&self) -> Option<i32> {
         self.notified
+    }
+
+    /// The descriptor that came with the last notification.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
     }
 
     pub fn dump(&mut self, options: Criu_opts) -> Result<(), CriuError> {
@@ -230,12 +241,15 @@ impl Swrk {
                 Err(errno) => return Err(CriuError::Socket(errno.into())),
             }
         }
-        let mut buffer = vec![MaybeUninit::uninit(); MESSAGE];
-        let received = match recv(&self.socket, &mut buffer[..], RecvFlags::empty()) {
-            Ok(((received, _), _)) => received.to_vec(),
-            Err(rustix::io::Errno::CONNRESET) => Vec::new(),
+        let mut received = vec![0; MESSAGE];
+        match receive(self.socket.as_fd(), &mut received) {
+            Ok((count, descriptor)) => {
+                received.truncate(count);
+                self.descriptor = descriptor;
+            }
+            Err(rustix::io::Errno::CONNRESET) => received.clear(),
             Err(errno) => return Err(CriuError::Socket(errno.into())),
-        };
+        }
         if received.is_empty() {
             return Err(self.died());
         }
@@ -309,6 +323,24 @@ impl Leaving {
     pub fn has_ended(&self) -> bool {
         readable(self.pidfd.as_fd())
     }
+}
+
+/// A message, and the descriptor that it may carry.
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>), rustix::io::Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut found = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found = descriptors.last().or(found);
+        }
+    }
+    Ok((message.bytes, found))
 }
 
 fn readable(fd: BorrowedFd<'_>) -> bool {

@@ -36,6 +36,8 @@ pub enum RuntimeError {
     },
     #[error("bind source `{0}` does not exist on this host")]
     NoBindSource(String),
+    #[error("working directory `{0}` is not a directory of the container")]
+    NoWorkingDir(String),
     #[error("this host can't checkpoint or restore: {0}")]
     NoCriu(String),
     #[error("container {0} was frozen by another agent, which had the way of its memory")]

@@ -206,6 +206,7 @@ impl Runtime {
             limits: spec.limits.clone(),
             devices: devices.rules,
             binds: init.into_iter().collect(),
+            terminal: spec.options.terminal.clone(),
         })
     }
 
@@ -347,7 +348,7 @@ impl Runtime {
         unpublished.and(network).and(disk)
     }
 
-    pub(super) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {
+    pub(crate) fn spec(&self, id: &ContainerId) -> Result<ContainerSpec> {
         let path = self.paths(id).spec();
         let text = fs::read(&path).map_err(|source| RuntimeError::Io {
             path: path.clone(),
@@ -356,7 +357,7 @@ impl Runtime {
         serde_json::from_slice(&text).map_err(|source| RuntimeError::Stored { path, source })
     }
 
-    pub(super) fn wrong_state(
+    pub(crate) fn wrong_state(
         &self,
         id: &ContainerId,
         state: &InstanceState,

@@ -16,7 +16,7 @@ use super::{
     Result, Runtime, RuntimeError, blocking,
     layer::{LAYER, bring, bring_volumes},
     lifecycle::Start,
-    migrate_out::ROOTFS,
+    migrate_out::{LOGS, ROOTFS},
 };
 use crate::{
     cgroup::Group,
@@ -162,6 +162,7 @@ impl Runtime {
                 bring(&incoming.join(ROOTFS), &rootfs, mark(LAYER))?;
                 rootfs.mount(&image.layers)?;
                 take(&incoming.join("log"), &paths.log())?;
+                take_rotated(&incoming.join(LOGS), &paths.log())?;
                 for name in ["hosts", "hostname", "resolv.conf"] {
                     take(&incoming.join("etc").join(name), &paths.etc().join(name))?;
                 }
@@ -311,4 +312,18 @@ fn take(from: &Path, to: &Path) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Moves the rotated files of a log that were sent to their place. Anything else stays behind.
+fn take_rotated(from: &Path, log: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(from) else {
+        return Ok(());
+    };
+    for entry in entries.filter_map(std::result::Result::ok) {
+        let name = entry.file_name();
+        if let Some(base) = name.to_str().and_then(crate::log::rotated_base) {
+            take(&entry.path(), &crate::log::rotated(log, base))?;
+        }
+    }
+    Ok(())
 }

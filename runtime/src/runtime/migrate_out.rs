@@ -1,6 +1,10 @@
 //! A container leaves: check, freeze, what to send, and the two ends, thaw and release.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use godwit_types::{ContainerId, FreezeStep, InstanceState, MigrationId, Need};
 
@@ -23,6 +27,8 @@ use crate::{
 
 /// The writable layer, among the checkpoint's files.
 pub(super) const ROOTFS: &str = "rootfs";
+/// The folder of rotated logs, among them.
+pub(super) const LOGS: &str = "logs";
 /// Bytes that CRIU writes besides memory that could be carried, about: seen with one process of
 /// five threads were 200 KiB.
 const IMAGES: u64 = 512 << 10;
@@ -68,7 +74,11 @@ impl Runtime {
             // Counted twice: as it arrives, and unpacked.
             let layer =
                 size(&Rootfs::new(&paths.rootfs()).upper())? + volumes::bytes(&spec, &volumes_)?;
-            let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
+            let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len())
+                + rotated_logs(&paths.log())
+                    .iter()
+                    .map(|file| file.size)
+                    .sum::<u64>();
             let dumped = if carried { memory.shared } else { memory.all() };
             let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
             Ok(Need {
@@ -214,6 +224,7 @@ impl Runtime {
                     });
                 }
             }
+            files.extend(rotated_logs(&paths.log()));
             Ok(files)
         })
         .await
@@ -383,6 +394,20 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<CheckpointFile>) -> Result<
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(())
+}
+
+/// The files of a log that were rotated, in the folder [`LOGS`].
+fn rotated_logs(log: &Path) -> Vec<CheckpointFile> {
+    let file = |path: PathBuf| {
+        let size = fs::metadata(&path).ok()?.len();
+        let name = format!("{LOGS}/{}", path.file_name()?.to_str()?);
+        Some(CheckpointFile { name, path, size })
+    };
+    let rotated = crate::log::rotated_files(log).unwrap_or_default();
+    rotated
+        .into_iter()
+        .filter_map(|(_, path)| file(path))
+        .collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::protocol::{LINE, Reply, Request, State};
+use crate::exec::Talk;
 
 /// How long a shim may take to answer what it can answer at once.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -68,7 +69,22 @@ impl Client {
         }
     }
 
+    /// The container's standard input.
+    pub async fn attach(&self) -> Result<Talk, ShimError> {
+        let (stream, answer) = timeout(PROMPT, self.begin(&Request::Attach))
+            .await
+            .map_err(|_| ShimError::Silent(self.path.clone()))??;
+        match answer {
+            Reply::Done { .. } => Ok(Talk::new(stream)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn call(&self, request: &Request) -> Result<Reply, ShimError> {
+        self.begin(request).await.map(|(_, reply)| reply)
+    }
+
+    async fn begin(&self, request: &Request) -> Result<(UnixStream, Reply), ShimError> {
         let mut stream =
             UnixStream::connect(&self.path)
                 .await
@@ -81,7 +97,8 @@ impl Client {
         line.push(b'\n');
         stream.write_all(&line).await.map_err(broke_off)?;
         let mut answer = String::new();
-        BufReader::new(stream.take(LINE as u64))
+        // The line is all that comes before we say something again.
+        BufReader::new((&mut stream).take(LINE as u64))
             .read_line(&mut answer)
             .await
             .map_err(broke_off)?;
@@ -90,7 +107,7 @@ impl Client {
         }
         match serde_json::from_str(&answer).map_err(ShimError::Answer)? {
             Reply::Failed { message } => Err(ShimError::Failed(message)),
-            reply => Ok(reply),
+            reply => Ok((stream, reply)),
         }
     }
 }

@@ -21,4 +21,5 @@ pub(crate) mod restored;
 mod server;
 
 pub use client::{Client, ShimError};
+pub(crate) use server::chain;
 pub use server::{Begin, run};

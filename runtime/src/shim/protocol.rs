@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use godwit_types::{Exit, FreezeStep, Limits, MigrationId};
+use godwit_types::{Exit, FreezeStep, Limits, MigrationId, TerminalOptions, TerminalSize};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -46,6 +46,8 @@ pub struct Config {
     /// Files of ours in the container, besides those of /etc.
     #[serde(default)]
     pub binds: Vec<Bind>,
+    #[serde(default)]
+    pub terminal: TerminalOptions,
 }
 
 fn none() -> serde_json::Value {
@@ -102,6 +104,12 @@ pub enum Request {
     Resume,
     /// Leave nothing and end.
     Discard,
+    /// What follows on this connection is input for the container, in [`frames`](crate::frames).
+    Attach,
+    /// Of its terminal, if it has one.
+    Resize {
+        size: TerminalSize,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -152,6 +152,7 @@ impl Instance {
             mounts: Vec::new(),
             devices: serde_json::json!([]),
             binds: Vec::new(),
+            terminal: spec.options.terminal.clone(),
         };
         fs::write(dir.join("shim.json"), serde_json::to_vec(&config).unwrap()).unwrap();
         let log = fs::File::create(dir.join("shim.log")).unwrap();

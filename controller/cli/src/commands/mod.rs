@@ -1,11 +1,14 @@
 //! One file per command. Each takes its arguments, asks the library and prints the answer; what
 //! it returns is the program's exit code.
 
+mod attach;
 mod cluster_init;
 mod cluster_set;
 mod completion;
 mod create;
+mod diff;
 mod each;
+mod exec;
 mod host_activate;
 mod host_drain;
 mod host_ls;
@@ -37,12 +40,15 @@ mod restart;
 mod rm;
 mod run;
 mod start;
+mod stats;
 mod stop;
+mod top;
 mod unpause;
 mod update;
 mod version;
 mod volume;
 mod wait;
+mod watch;
 
 use clap::Subcommand;
 
@@ -51,6 +57,11 @@ use crate::options::Options;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Args),
+    Exec(exec::Args),
+    Attach(attach::Args),
+    Top(top::Args),
+    Stats(stats::Args),
+    Diff(diff::Args),
     Ps(ps::Args),
     Port(port::Args),
     Logs(logs::Args),
@@ -154,6 +165,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
     let global = &options.global;
     match options.command {
         Command::Run(args) => run::run(global, args).await,
+        Command::Exec(args) => exec::run(global, args).await,
+        Command::Attach(args) => attach::run(global, args).await,
+        Command::Top(args) => top::run(global, args).await,
+        Command::Stats(args) => stats::run(global, args).await,
+        Command::Diff(args) => diff::run(global, args).await,
         Command::Ps(args) => ps::run(global, args).await,
         Command::Port(args) => port::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,

@@ -6,40 +6,36 @@ use std::{
     env, fs,
     io::Write,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
+
 use godwit_cli::{
     client::{Cluster, Control},
     env::resolve,
     error::ClientError,
-    exit_code::{self, INTERRUPTED},
+    exit_code,
     logs::Logs,
 };
 use godwit_proto::{
-    control::{ContainerRequest, RemoveRequest, RunRequest},
+    control::{RemoveRequest, RunRequest},
     document,
     failure::Problem,
 };
-use godwit_types::{ContainerView, Status};
+use godwit_types::ContainerView;
 
 pub use flags::memory_swap;
-use tokio::time::sleep;
 
-use super::logs::pass_on;
+use super::watch::watch;
 use crate::{
     options::{Format, Global},
-    output::{self, Closed, failure},
+    output::{self, failure},
 };
-
-/// Between two looks at a container whose log has ended and whose end is not known yet.
-const POLL: Duration = Duration::from_millis(100);
 
 /// Create a container and start it
 ///
-/// Without `-d` its output is followed and its exit code becomes this program's; Ctrl-C stops
-/// following and leaves it running. Exit codes of its own: 125 when it could not be started, 126
+/// Without `-d` its output is followed and its exit code becomes this program's. Signals are passed
+/// on to it, Ctrl-C as well; the fourth Ctrl-C stops following and leaves it running. Exit codes of its own: 125 when it could not be started, 126
 /// when its command can't be executed, 127 when its command does not exist.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -78,12 +74,12 @@ pub struct Args {
 
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
-    let removes = args.flags.removes();
+    let how = args.flags.watch();
     let started = match global.cluster() {
-        Ok(mut cluster) => start(&mut cluster, args).await.map(|view| (cluster, view)),
+        Ok(mut cluster) => start(&mut cluster, args).await,
         Err(error) => Err(error),
     };
-    let (cluster, view) = match started {
+    let view = match started {
         Ok(started) => started,
         Err(error) => {
             failure::report(&error);
@@ -98,7 +94,8 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    attach(cluster, &view, removes).await
+    let logs = Logs::new(view.id.as_str(), true);
+    watch(global, &view, logs, how).await
 }
 
 async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
@@ -128,7 +125,7 @@ pub async fn create(cluster: &mut Cluster, args: Args) -> anyhow::Result<Contain
 fn request(args: Args, starts: bool) -> anyhow::Result<RunRequest> {
     let mut entries = args.flags.env()?;
     entries.extend(args.env);
-    let (options, limits) = args.flags.options(starts && !args.detach)?;
+    let (options, limits) = args.flags.options(!starts || args.detach)?;
     Ok(RunRequest {
         name: args.name.unwrap_or_default(),
         image: args.image,
@@ -171,7 +168,7 @@ fn tell(view: &ContainerView, id_file: Option<&mut fs::File>) -> anyhow::Result<
 }
 
 /// Whoever was quicker: it is gone.
-async fn remove(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<()> {
+pub async fn remove(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<()> {
     let request = RemoveRequest {
         container: view.id.to_string(),
         force: false,
@@ -186,46 +183,4 @@ async fn remove(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<(
 
 fn is_gone(error: &ClientError) -> bool {
     matches!(error.problem(), Some(Problem::Refused(refusal)) if refusal.is_not_found())
-}
-
-/// Follows a container to its end and answers its exit code.
-async fn attach(mut cluster: Cluster, view: &ContainerView, removes: bool) -> anyhow::Result<u8> {
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {
-            output::note(format_args!(
-                "stopped following; `{name}` goes on running: `godwit stop {name}` stops it",
-                name = view.name
-            ));
-            Ok(INTERRUPTED)
-        }
-        code = async {
-            let code = follow(&mut cluster, view).await?;
-            if removes {
-                remove(&mut cluster, view).await?;
-            }
-            anyhow::Ok(code)
-        } => match code {
-            // Who read the output is gone; the container is not.
-            Err(error) if error.is::<Closed>() => Ok(0),
-            other => other.with_context(|| format!("lost sight of `{}`", view.name)),
-        },
-    }
-}
-
-async fn follow(cluster: &mut Cluster, view: &ContainerView) -> anyhow::Result<u8> {
-    let request = ContainerRequest {
-        container: view.id.to_string(),
-    };
-    let mut logs = Logs::new(view.id.as_str(), true);
-    loop {
-        pass_on(&mut logs, cluster).await?;
-        let call = async |mut control: Control| control.inspect_container(request.clone()).await;
-        let document = cluster.ask(call).await?;
-        let now: ContainerView = cluster.read(&document)?;
-        match now.status {
-            Status::Exited { exit } => return Ok(exit_code::of_container(exit.code)),
-            Status::Failed { reason } => bail!("`{}` failed: {reason}", now.name),
-            _ => sleep(POLL).await,
-        }
-    }
 }

@@ -7,8 +7,12 @@ pub mod failure;
 pub mod progress;
 pub mod table;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::OnceLock,
+};
 
+use godwit_cli::template::Template;
 use serde::Serialize;
 
 /// Nobody reads standard output any more, as in `godwit ps | head -1`. No error to speak of.
@@ -26,13 +30,37 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     bytes(&mut io::stdout().lock(), text.as_bytes())
 }
 
-/// Writes a value as JSON on one line.
+/// How `--format` wants what would be JSON, if it has more to say than that.
+static TEMPLATE: OnceLock<Template> = OnceLock::new();
+
+/// From now on.
+pub fn set_template(template: Template) {
+    // The arguments are read once.
+    let _ = TEMPLATE.set(template);
+}
+
+pub fn template() -> Option<&'static Template> {
+    TEMPLATE.get()
+}
+
+/// Writes a value as JSON on one line, or as the template makes it: a list line by line.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
+    if let Some(template) = template() {
+        return match serde_json::to_value(value)? {
+            serde_json::Value::Array(items) => items
+                .iter()
+                .try_for_each(|item| line(template.render(item)?)),
+            value => line(template.render(&value)?),
+        };
+    }
     line(serde_json::to_string(value)?)
 }
 
 /// Writes a value as JSON for people to read.
 pub fn pretty_json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<()> {
+    if template().is_some() {
+        return json(value);
+    }
     line(serde_json::to_string_pretty(value)?)
 }
 

@@ -269,6 +269,49 @@ impl Control for Served {
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
+    type ExecStream = Pin<Box<dyn Stream<Item = Result<SessionOutput, Status>> + Send>>;
+    type AttachStream = Self::ExecStream;
+
+    /// Says what comes in, and ends with how much that was.
+    async fn exec(&self, request: Request<Streaming<SessionInput>>) -> Answer<Self::ExecStream> {
+        use session_input::Input;
+        use session_output::Output;
+        let mut inputs = request.into_inner();
+        let first = inputs.message().await?;
+        let mut outputs = vec![Output::Started(true)];
+        assert!(matches!(
+            first.and_then(|first| first.input),
+            Some(Input::Exec(_))
+        ));
+        let mut count = 0;
+        while let Some(SessionInput { input }) = inputs.message().await? {
+            match input {
+                Some(Input::Data(data)) => {
+                    count += data.len() as i32;
+                    outputs.push(Output::Stdout(data));
+                }
+                _ => break,
+            }
+        }
+        outputs.push(Output::Stderr("done\n".into()));
+        outputs.push(Output::Exit(count));
+        let outputs = outputs.into_iter().map(|output| {
+            Ok(SessionOutput {
+                output: Some(output),
+            })
+        });
+        let outputs: Vec<_> = outputs.collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(outputs))))
+    }
+
+    async fn look(&self, _: Request<LookRequest>) -> Answer<Documents> {
+        Ok(Response::new(Documents::default()))
+    }
+
+    async fn attach(&self, _: Request<Streaming<SessionInput>>) -> Answer<Self::AttachStream> {
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
+    }
+
     async fn migrate(&self, request: Request<MigrateRequest>) -> Answer<Self::MigrateStream> {
         let mut script = self.script()?;
         let request = request.into_inner();

@@ -41,8 +41,13 @@ pub fn adopt(config: Config) -> Result<Machine, String> {
     let group = Group::new(&config.cgroup).map_err(|error| chain(&error))?;
     let pids = group.processes().map_err(|error| chain(&error))?;
     let keys = (kept.stdout.clone(), kept.stderr.clone());
-    let output = Output::adopt(&config.dir.join(crate::log::FILE), keys, &pids)
-        .map_err(|error| format!("output can't be taken up: {error}"))?;
+    let output = Output::adopt(
+        &config.dir.join(crate::log::FILE),
+        &config.terminal.log,
+        keys,
+        &pids,
+    )
+    .map_err(|error| format!("output can't be taken up: {error}"))?;
     let pager = match kept.pager {
         Some(task) => {
             Pager::adopt(task, &feed(&config.socket)).map_err(|error| error.to_string())?

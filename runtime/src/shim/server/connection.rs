@@ -33,6 +33,11 @@ impl Connection {
         Ok(serde_json::from_str(&line)?)
     }
 
+    /// For a conversation that goes on.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+
     /// A client that has gone away misses it: it asks for the state when it is back.
     pub fn reply(&mut self, reply: &Reply) {
         let written = serde_json::to_vec(reply)

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cgroup::Group,
     container::{WARNINGS, remove_tree},
+    exec::Console,
 };
 
 /// Creates and starts. What it had made when it failed is removed.
@@ -24,9 +25,18 @@ pub fn create(config: &Config, group: &Group) -> Result<(Init, Output), String> 
 }
 
 fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String> {
-    let (output, Ends { stdout, stderr }) = Output::new(&config.dir.join(crate::log::FILE))
+    let (mut output, Ends { stdout, stderr }) = Output::new(&config.dir.join(crate::log::FILE))
         .map_err(|error| format!("log can't be opened: {error}"))?;
-    let stdin = fs::File::open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+    let stdin = match output.equip(&config.terminal).map_err(|e| e.to_string())? {
+        Some(stdin) => stdin,
+        None => fs::File::open("/dev/null")
+            .map_err(|error| format!("/dev/null: {error}"))?
+            .into(),
+    };
+    let console = match config.terminal.tty {
+        true => Some(Console::listen(&config.dir).map_err(|e| format!("terminal: {e}"))?),
+        false => None,
+    };
     let state = config.dir.join("state");
     remove_tree(&state)
         .and_then(|()| fs::create_dir_all(&state))
@@ -35,12 +45,17 @@ fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String>
         || config.id.clone(),
         |name| name.to_string_lossy().into_owned(),
     );
-    let mut container = ContainerBuilder::new(short, SyscallType::default())
+    let mut builder = ContainerBuilder::new(short, SyscallType::default())
         .with_root_path(&state)
         .map_err(|error| chain(&error))?
-        .with_stdin(stdin)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
+        .with_console_socket(console.as_ref().map(Console::path));
+    if console.is_none() {
+        builder = builder
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr);
+    }
+    let mut container = builder
         .as_init(config.dir.join("bundle"))
         .with_systemd(false)
         .with_detach(true)
@@ -49,9 +64,8 @@ fn create_held(config: &Config, group: &Group) -> Result<(Init, Output), String>
     let pid = container.pid().ok_or("libcontainer gave no pid")?.as_raw();
     let init = Init::new(pid).map_err(|error| format!("init {pid}: {error}"))?;
     // It waits for its start, alone: all it will ever fork is in the group from its birth.
-    let started = group
-        .join_freezer(pid)
-        .map_err(|error| chain(&error))
+    let started = take_terminal(config, console, &mut output)
+        .and_then(|()| group.join_freezer(pid).map_err(|error| chain(&error)))
         .and_then(|()| limit(config, group))
         .and_then(|()| container.start().map_err(|error| chain(&error)));
     if let Err(error) = started {
@@ -77,6 +91,23 @@ pub fn limit(config: &Config, group: &Group) -> Result<(), String> {
         .open(&path)
         .and_then(|mut file| writeln!(file, "{}", lacking.join("\n")));
     written.map_err(|error| format!("`{}`: {error}", path.display()))
+}
+
+fn take_terminal(
+    config: &Config,
+    console: Option<Console>,
+    output: &mut Output,
+) -> Result<(), String> {
+    let Some(console) = console else {
+        return Ok(());
+    };
+    let terminal = |error: std::io::Error| format!("terminal: {error}");
+    let master = console.take().map_err(terminal)?;
+    output.set_terminal(master).map_err(terminal)?;
+    match config.terminal.size {
+        Some(size) => output.input.resize(size).map_err(terminal),
+        None => Ok(()),
+    }
 }
 
 /// An error and its causes in one line.

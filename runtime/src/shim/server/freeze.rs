@@ -17,6 +17,7 @@ use crate::{
     cgroup::Group,
     container::{MASKED_FILES, make_in_memory, mount_point, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
+    exec::ended,
     memory::{HiddenTable, Smaps},
     shim::kept::Held,
     sys,
@@ -111,8 +112,16 @@ fn dump_held(
             let noted = Smaps::note(&config.socket.with_extension("smaps"), &pids);
             noted.map_err(|error| format!("mappings can't be read: {error}"))
         })?;
+    // As late as it can be: a dump that is refused before this costs nobody anything.
+    let begin = || ended::end_all(&config.dir, group, init.pid(), &migration).map(drop);
     let dumped = dump_until_held(
-        config, group, options, &images_fd, hidden, &smaps, &mut steps,
+        config,
+        options,
+        &images_fd,
+        hidden.as_ref().map(|hidden| (hidden, group)),
+        &smaps,
+        begin,
+        &mut steps,
     );
     if let Err(error) = smaps.remove() {
         tracing::warn!(%error, "mappings left behind");
@@ -131,7 +140,9 @@ fn dump_held(
     // What the container has written so far belongs to this host's log, which moves with it.
     output.flush();
     let (out, err) = output.keys();
-    descriptors::write(&images, &["/dev/null".to_owned(), out, err])
+    let kept = output.input.keep(&images);
+    kept.map_err(|error| format!("standard input can't be kept: {error}"))?;
+    descriptors::write(&images, &[output.input.key(), out, err])
         .map_err(|error| format!("descriptors can't be written: {error}"))?;
     steps.done("log");
     let frozen = Frozen {
@@ -145,11 +156,11 @@ fn dump_held(
 /// Until CRIU waits in `post-dump`. An error is what it said itself.
 fn dump_until_held(
     config: &Config,
-    group: &Group,
     options: DumpOptions,
     images_fd: &File,
-    hidden: Option<HiddenTable>,
+    hidden: Option<(&HiddenTable, &Group)>,
     smaps: &Smaps,
+    begin: impl Fn() -> Result<(), String>,
     steps: &mut Steps,
 ) -> Result<Swrk, String> {
     let inherit = [std::os::fd::AsFd::as_fd(images_fd)];
@@ -158,7 +169,7 @@ fn dump_until_held(
         program: &config.criu,
         tools: tools.as_deref(),
         inherit: &inherit,
-        hidden: hidden.as_ref(),
+        hidden: hidden.map(|(hidden, _)| hidden),
         smaps: Some(smaps.dir()),
     })
     .map_err(|error| chain(&error))?;
@@ -167,7 +178,10 @@ fn dump_until_held(
     loop {
         match swrk.next().map_err(|error| chain(&error))? {
             // The last moment before CRIU stops anything: its own start is behind us.
-            Event::Notify(script) if script == "pre-dump" => steps.done_running("start criu"),
+            Event::Notify(script) if script == "pre-dump" => {
+                begin()?;
+                steps.done_running("start criu");
+            }
             // Every task is stopped, no connection is dumped yet. Not sooner: what a task had
             // just sent would be lost on its way, and only come again after a second.
             Event::Notify(script) if script == "network-lock" => {
@@ -177,7 +191,7 @@ fn dump_until_held(
                 // Only now is it certain which mappings there are.
                 let failed = |error| format!("mappings can't be read: {error}");
                 smaps.write().map_err(failed)?;
-                if let Some(hidden) = &hidden {
+                if let Some((hidden, group)) = hidden {
                     let pids = group.processes().map_err(|error| chain(&error))?;
                     hidden.fill(&pids).map_err(failed)?;
                 }

@@ -1,15 +1,17 @@
 //! The shim's state machine: which request does what in which state. Requests that were done
 //! already are done again without effect, since an agent that restarts asks again.
 
-use std::{io::Write, os::fd::BorrowedFd};
+use std::{io::Write, os::fd::BorrowedFd, time::Duration};
 
 use godwit_types::{Exit, FreezeStep};
 
 use super::{
     super::protocol::{Config, Reply, Request, State},
+    attach::Attached,
     create::{self, chain},
     freeze::{self, Frozen},
     init::Init,
+    input::Input,
     output::Output,
     pager::Pager,
     stage::{self, Armed, Staged},
@@ -215,6 +217,37 @@ impl Machine {
         }
     }
 
+    /// Nobody yet.
+    pub fn attached(&self) -> Attached {
+        Attached::new(self.config.terminal.stdin_once)
+    }
+
+    /// A running container's standard input.
+    pub fn input(&mut self) -> Option<&mut Input> {
+        match &mut self.phase {
+            Phase::Running(running) => Some(&mut running.output.input),
+            _ => None,
+        }
+    }
+
+    /// Whether more input can be taken, and where some of it can't be written yet.
+    pub fn waits_for_input(&self) -> (bool, Option<BorrowedFd<'_>>) {
+        match &self.phase {
+            Phase::Running(Running { output, .. }) => {
+                (output.input.is_idle(), output.input.blocked())
+            }
+            _ => (false, None),
+        }
+    }
+
+    /// When output has to be looked at, whether any has come or not.
+    pub fn due(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Running(running) => running.output.due(),
+            _ => None,
+        }
+    }
+
     pub fn read_output(&mut self) {
         if let Phase::Running(running) = &mut self.phase {
             running.output.drain();
@@ -339,6 +372,11 @@ impl Machine {
             (Request::Signal { signal }, Phase::Running(running)) => {
                 let sent = running.init.signal(signal).map_err(|e| e.to_string());
                 (Phase::Running(running), sent.map(|()| Vec::new()))
+            }
+            (Request::Resize { size }, Phase::Running(running)) => {
+                let resized = running.output.input.resize(size);
+                let resized = resized.map_err(|error| format!("terminal: {error}"));
+                (Phase::Running(running), resized.map(|()| Vec::new()))
             }
             (Request::Freeze { .. }, Phase::Running(filling @ Running { pager: Some(_), .. })) => (
                 Phase::Running(filling),

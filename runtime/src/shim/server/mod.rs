@@ -4,10 +4,13 @@
 //! A dump or a restore blocks the loop until CRIU holds: requests that come meanwhile wait.
 
 mod adopt;
+mod attach;
 mod connection;
 mod create;
 mod freeze;
 mod init;
+mod input;
+mod log_file;
 mod machine;
 mod output;
 mod pager;
@@ -24,10 +27,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use attach::Attached;
 use connection::Connection;
+pub(crate) use create::chain;
 use machine::Machine;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, flock},
 };
 
@@ -153,9 +158,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 fn serve(listener: UnixListener, mut machine: Machine) {
     let mut watchers: Vec<(Connection, State)> = Vec::new();
+    let mut attached = machine.attached();
     loop {
-        let ready = wait(&listener, &machine, &watchers);
+        let ready = wait(&listener, &machine, &watchers, &attached);
         machine.read_output();
+        if let Some(input) = machine.input() {
+            attached.serve(input);
+        }
         machine.reap();
         machine.reap_pager();
         machine.reap_restorer();
@@ -164,6 +173,7 @@ fn serve(listener: UnixListener, mut machine: Machine) {
                 let mut connection = Connection::new(stream);
                 match connection.request() {
                     Ok(Request::Watch { known }) => watchers.push((connection, known)),
+                    Ok(Request::Attach) => attach(connection, &machine, &mut attached),
                     Ok(request) => {
                         let reply = machine.handle(request);
                         connection.reply(&reply);
@@ -192,13 +202,33 @@ fn serve(listener: UnixListener, mut machine: Machine) {
     }
 }
 
+fn attach(mut connection: Connection, machine: &Machine, attached: &mut Attached) {
+    let problem = match machine.state() {
+        State::Running { .. } if attached.is_full() => "too many are attached".to_owned(),
+        State::Running { .. } | State::Frozen { .. } => {
+            connection.reply(&Reply::Done { steps: Vec::new() });
+            if let Err(error) = attached.add(connection.into_stream()) {
+                tracing::warn!(%error, "not attached");
+            }
+            return;
+        }
+        state => format!("nobody can be attached in state {state:?}"),
+    };
+    connection.reply(&Reply::Failed { message: problem });
+}
+
 struct Ready {
     listener: bool,
 }
 
 /// Waits until anything happens. Watchers that hang up are noticed, so that an agent that comes
 /// and goes leaves no descriptors behind.
-fn wait(listener: &UnixListener, machine: &Machine, watchers: &[(Connection, State)]) -> Ready {
+fn wait(
+    listener: &UnixListener,
+    machine: &Machine,
+    watchers: &[(Connection, State)],
+    attached: &Attached,
+) -> Ready {
     let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(listener, PollFlags::IN)];
     let others: Vec<BorrowedFd<'_>> = machine
         .sources()
@@ -206,7 +236,14 @@ fn wait(listener: &UnixListener, machine: &Machine, watchers: &[(Connection, Sta
         .chain(watchers.iter().map(|(connection, _)| connection.as_fd()))
         .collect();
     fds.extend(others.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-    match poll(&mut fds, None) {
+    let (takes, blocked) = machine.waits_for_input();
+    if takes {
+        let sources = attached.sources();
+        fds.extend(sources.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    }
+    fds.extend(blocked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
+    let due = machine.due().and_then(|due| Timespec::try_from(due).ok());
+    match poll(&mut fds, due.as_ref()) {
         Ok(_) => Ready {
             listener: !fds[0].revents().is_empty(),
         },

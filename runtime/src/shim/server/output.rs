@@ -1,14 +1,14 @@
-//! The container's output: two pipes in, one log file out.
+//! The container's output: two pipes or a terminal in, one log out.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
@@ -17,6 +17,9 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
+use godwit_types::{LogOptions, TerminalOptions};
+
+use super::{input::Input, log_file::LogFile};
 use crate::{
     criu::pipe_key,
     log::{Entry, Stream},
@@ -24,12 +27,15 @@ use crate::{
 
 /// A line that is longer is cut into several entries.
 const LINE: usize = 16 << 10;
+/// The beginning of a line that has no end is written after this time: a prompt.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// The reading ends, what is left of the last line, and the log file.
 pub struct Output {
-    log: File,
+    log: LogFile,
     stdout: Reader,
     stderr: Reader,
+    pub input: Input,
 }
 
 /// The container's ends. Dropped once the container has them, so that the end of the output is
@@ -45,12 +51,16 @@ struct Reader {
     pipe: Option<OwnedFd>,
     stream: Stream,
     partial: Vec<u8>,
+    /// Since when there is a partial line.
+    since: Option<Instant>,
+    /// A terminal: nothing in it waits for the end of a line.
+    terminal: bool,
     key: String,
 }
 
 impl Output {
     pub fn new(log: &Path) -> io::Result<(Self, Ends)> {
-        let log = OpenOptions::new().append(true).create(true).open(log)?;
+        let log = LogFile::open(log, LogOptions::default())?;
         let (stdout, out) = Reader::new(Stream::Stdout)?;
         let (stderr, err) = Reader::new(Stream::Stderr)?;
         Ok((
@@ -58,6 +68,7 @@ impl Output {
                 log,
                 stdout,
                 stderr,
+                input: Input::default(),
             },
             Ends {
                 stdout: out,
@@ -67,19 +78,52 @@ impl Output {
     }
 
     /// The output of a container whose shim is gone, by [`keys`](Self::keys). `pids`: its
-    /// processes, one of which may still have it open.
-    pub fn adopt(log: &Path, keys: (String, String), pids: &[i32]) -> io::Result<Self> {
-        let mut log = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(log)?;
-        end_line(&mut log)?;
+    /// processes, one of which may still have it open. Its input has ended, and a terminal's output
+    /// with it: they ended with the shim.
+    pub fn adopt(
+        log: &Path,
+        options: &LogOptions,
+        keys: (String, String),
+        pids: &[i32],
+    ) -> io::Result<Self> {
+        end_line(log)?;
         Ok(Self {
-            log,
+            log: LogFile::open(log, options.clone())?,
             stdout: Reader::adopt(Stream::Stdout, keys.0, pids)?,
             stderr: Reader::adopt(Stream::Stderr, keys.1, pids)?,
+            input: Input::default(),
         })
+    }
+
+    /// What its options ask for beyond the two pipes: the other end of its standard input, if it
+    /// has one that is no terminal.
+    pub fn equip(&mut self, options: &TerminalOptions) -> io::Result<Option<OwnedFd>> {
+        self.log.set_options(options.log.clone());
+        if options.tty || !options.stdin {
+            return Ok(None);
+        }
+        let (input, reader) = Input::pipe()?;
+        self.input = input;
+        Ok(Some(reader))
+    }
+
+    /// Its terminal takes the place of the pipes.
+    pub fn set_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
+        fcntl_setfl(&master, OFlags::NONBLOCK | OFlags::RDWR)?;
+        self.stdout.pipe = Some(master.try_clone()?);
+        self.stdout.terminal = true;
+        self.stdout.key = "/dev/null".to_owned();
+        self.stderr.pipe = None;
+        self.stderr.key = "/dev/null".to_owned();
+        self.input = Input::terminal(master);
+        Ok(())
+    }
+
+    /// When to call [`Output::drain`] at the latest. None: when there is something to read.
+    pub fn due(&self) -> Option<Duration> {
+        let since = [&self.stdout, &self.stderr].map(|reader| reader.since);
+        let first = since.into_iter().flatten().min()?;
+        Some(PROMPT.saturating_sub(first.elapsed()))
     }
 
     /// What to wait for.
@@ -99,18 +143,20 @@ impl Output {
     pub fn drain(&mut self) {
         for reader in [&mut self.stdout, &mut self.stderr] {
             reader.drain(&mut self.log);
+            if reader.since.is_some_and(|since| since.elapsed() >= PROMPT) {
+                reader.flush(&mut self.log);
+            }
         }
+        written(self.log.flush());
     }
 
     /// Writes what has no line end, too: the container has ended, or leaves this host.
     pub fn flush(&mut self) {
         self.drain();
         for reader in [&mut self.stdout, &mut self.stderr] {
-            let rest = std::mem::take(&mut reader.partial);
-            if !rest.is_empty() {
-                write(&mut self.log, reader.stream, &rest);
-            }
+            reader.flush(&mut self.log);
         }
+        written(self.log.flush());
     }
 }
 
@@ -125,6 +171,8 @@ impl Reader {
                 pipe: Some(reader),
                 stream,
                 partial: Vec::new(),
+                since: None,
+                terminal: false,
                 key,
             },
             writer,
@@ -132,7 +180,8 @@ impl Reader {
     }
 
     fn adopt(stream: Stream, key: String, pids: &[i32]) -> io::Result<Self> {
-        let pipe = match find(&key, pids) {
+        let found = find(&key, pids).filter(|_| key.starts_with("pipe:"));
+        let pipe = match found {
             Some((pid, fd)) => Some(reopen(&pid.to_string(), fd, OFlags::RDONLY)?),
             // Nobody can write to it any more.
             None => None,
@@ -144,11 +193,13 @@ impl Reader {
             pipe,
             stream,
             partial: Vec::new(),
+            since: None,
+            terminal: false,
             key,
         })
     }
 
-    fn drain(&mut self, log: &mut File) {
+    fn drain(&mut self, log: &mut LogFile) {
         let mut buffer = [0u8; 32 << 10];
         // Bounded, so that a container that never stops writing can't keep the loop for itself.
         for _ in 0..64 {
@@ -157,25 +208,44 @@ impl Reader {
                 Ok(0) => self.pipe = None,
                 Ok(count) => self.take(&buffer[..count], log),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+                Err(rustix::io::Errno::AGAIN) => return,
+                // A terminal that nobody has open any more: it would be readable for ever.
+                Err(_) => self.pipe = None,
             }
         }
     }
 
-    fn take(&mut self, bytes: &[u8], log: &mut File) {
+    fn take(&mut self, bytes: &[u8], log: &mut LogFile) {
         self.partial.extend_from_slice(bytes);
+        let time = now();
         let mut start = 0;
         loop {
             let rest = &self.partial[start..];
             let end = match rest.iter().take(LINE).position(|b| *b == b'\n') {
                 Some(at) => at + 1,
                 None if rest.len() >= LINE => LINE,
-                None => break,
+                None if self.terminal => whole(rest),
+                None => 0,
             };
-            write(log, self.stream, &rest[..end]);
+            if end == 0 {
+                break;
+            }
+            write(log, self.stream, &rest[..end], &time);
             start += end;
         }
         self.partial.drain(..start);
+        if start > 0 || self.since.is_none() {
+            self.since = (!self.partial.is_empty()).then(Instant::now);
+        }
+    }
+
+    /// Writes what has no line end, too.
+    fn flush(&mut self, log: &mut LogFile) {
+        self.since = None;
+        let rest = std::mem::take(&mut self.partial);
+        if !rest.is_empty() {
+            write(log, self.stream, &rest, &now());
+        }
     }
 }
 
@@ -198,7 +268,12 @@ fn find(key: &str, pids: &[i32]) -> Option<(i32, i32)> {
 }
 
 /// Of a line that the shim before was killed in, nothing can be read: the next begins anew.
-fn end_line(log: &mut File) -> io::Result<()> {
+fn end_line(log: &Path) -> io::Result<()> {
+    let mut log = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(log)?;
     let length = log.metadata()?.len();
     let mut last = [b'\n'];
     if let Some(at) = length.checked_sub(1) {
@@ -210,19 +285,28 @@ fn end_line(log: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-fn write(log: &mut File, stream: Stream, text: &[u8]) {
-    let entry = Entry {
-        log: String::from_utf8_lossy(text).into_owned(),
-        stream,
-        time: now(),
-    };
-    let written = serde_json::to_vec(&entry)
-        .map_err(io::Error::from)
-        .and_then(|mut line| {
-            line.push(b'\n');
-            log.write_all(&line)
-        });
-    if let Err(error) = written {
+/// Without the first bytes of a character whose others are still to come.
+fn whole(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+fn write(log: &mut LogFile, stream: Stream, text: &[u8], time: &str) {
+    let entry = Entry::new(text, stream, time.to_owned());
+    written(
+        serde_json::to_vec(&entry)
+            .map_err(io::Error::from)
+            .and_then(|mut line| {
+                line.push(b'\n');
+                log.push(&line)
+            }),
+    );
+}
+
+fn written(result: io::Result<()>) {
+    if let Err(error) = result {
         // A full disk must not stop the container: its output is lost, and that is said.
         tracing::error!(%error, "container output lost");
     }
@@ -302,7 +386,7 @@ mod tests {
         rustix::io::write(&ends.stdout, b"two\n").unwrap();
         rustix::io::write(&ends.stderr, b"bad\n").unwrap();
         let own = [std::process::id() as i32];
-        let mut output = Output::adopt(&path, keys, &own).unwrap();
+        let mut output = Output::adopt(&path, &LogOptions::default(), keys, &own).unwrap();
         output.drain();
         let bytes = fs::read(&path).unwrap();
         let (entries, _) = crate::log::parse(&bytes);
@@ -311,7 +395,29 @@ mod tests {
         drop(ends);
         output.drain();
         assert_eq!(output.sources().count(), 0);
-        let gone = Output::adopt(&path, output.keys(), &own).unwrap();
+        let gone = Output::adopt(&path, &LogOptions::default(), output.keys(), &own).unwrap();
         assert_eq!(gone.sources().count(), 0);
+    }
+
+    #[test]
+    fn a_prompt_is_written_though_its_line_has_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.json");
+        let (mut output, ends) = Output::new(&path).unwrap();
+        rustix::io::write(&ends.stdout, b"name: ").unwrap();
+        output.drain();
+        let due = output.due().unwrap();
+        std::thread::sleep(due);
+        output.drain();
+        let (entries, _) = crate::log::parse(&std::fs::read(&path).unwrap());
+        assert_eq!(entries.len(), 1);
+        assert_eq!((entries[0].log.as_str(), output.due()), ("name: ", None));
+    }
+
+    #[test]
+    fn a_character_that_comes_in_two_reads_is_kept_whole() {
+        assert_eq!(whole("aé".as_bytes()), 3);
+        assert_eq!(whole(&"aé".as_bytes()[..2]), 1);
+        assert_eq!(whole(b"a\xff"), 2);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use godwit_types::{FreezeStep, MigrationId};
@@ -28,6 +28,8 @@ use crate::{
 
 /// CRIU's image of the cgroups that the tasks were in at the source.
 const CGROUPS: &str = "cgroup.img";
+/// CRIU hands out the master of a terminal whose other end it restored.
+const ORPHAN: &str = "orphan-pts-master";
 /// Notifications between `post-restore` and the end: `network-unlock`, `pre-resume`,
 /// `post-resume`.
 const ASKED: usize = 3;
@@ -38,6 +40,8 @@ pub struct Armed {
     swrk: Swrk,
     output: Output,
     ends: Ends,
+    /// The container's end of its standard input. None: that is no pipe.
+    stdin: Option<OwnedFd>,
     netns: File,
     images: File,
     /// None: there is no memory for it.
@@ -65,8 +69,9 @@ pub struct Resumed {
 
 pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Armed, String> {
     held::begin(&config.dir.join(HELD)).map_err(|error| format!("`{HELD}`: {error}"))?;
-    let (output, ends) = Output::new(&config.dir.join(crate::log::FILE))
+    let (mut output, ends) = Output::new(&config.dir.join(crate::log::FILE))
         .map_err(|error| format!("log can't be opened: {error}"))?;
+    let stdin = output.equip(&config.terminal).map_err(|e| e.to_string())?;
     let netns = File::open(&config.netns)
         .map_err(|error| format!("network namespace `{}`: {error}", config.netns.display()))?;
     let path = config.dir.join("incoming").join("criu");
@@ -78,11 +83,15 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         program: &config.criu,
         tools: tools.as_deref(),
         inherit: &[
-            netns.as_fd(),
-            images.as_fd(),
-            ends.stdout.as_fd(),
-            ends.stderr.as_fd(),
-        ],
+            Some(netns.as_fd()),
+            Some(images.as_fd()),
+            Some(ends.stdout.as_fd()),
+            Some(ends.stderr.as_fd()),
+            stdin.as_ref().map(AsFd::as_fd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>(),
         hidden: None,
         smaps: None,
     })
@@ -94,6 +103,7 @@ pub fn arm(config: &Config, group: &Group, migration: MigrationId) -> Result<Arm
         swrk,
         output,
         ends,
+        stdin,
         netns,
         images,
         pager: Some(pager),
@@ -155,7 +165,7 @@ impl Armed {
             (None, Some(_)) => return Err("there is no pager for this memory".to_owned()),
         }
         let path = config.dir.join("incoming").join("criu");
-        let [_, out, err] = descriptors::read(&path)
+        let [stdin, out, err] = descriptors::read(&path)
             .map_err(|error| format!("`{}`: {error}", descriptors::FILE))?;
         // Cgroups are not CRIU's business, yet with this image it starts a helper for them.
         match std::fs::remove_file(path.join(CGROUPS)) {
@@ -169,10 +179,16 @@ impl Armed {
             root: config.root.display().to_string(),
             netns: self.netns.as_raw_fd(),
             mounts: [config.mounts.clone(), config.own_mounts()].concat(),
-            pipes: vec![
-                (out, self.ends.stdout.as_raw_fd()),
-                (err, self.ends.stderr.as_raw_fd()),
-            ],
+            pipes: [
+                (out, Some(self.ends.stdout.as_raw_fd())),
+                (err, Some(self.ends.stderr.as_raw_fd())),
+                (stdin, self.stdin.as_ref().map(AsRawFd::as_raw_fd)),
+            ]
+            .into_iter()
+            // A terminal's is none, and comes from CRIU.
+            .filter(|(key, _)| key.starts_with("pipe:"))
+            .filter_map(|(key, fd)| Some((key, fd?)))
+            .collect(),
             lazy: self.pager.is_some(),
         };
         self.swrk
@@ -185,6 +201,14 @@ impl Armed {
                 Ok(Event::Notify(script)) if script == "post-restore" => break,
                 Ok(Event::Notify(script)) if script == "setup-namespaces" => {
                     pid = self.swrk.notified_pid();
+                }
+                Ok(Event::Notify(script)) if script == ORPHAN => {
+                    let master = self.swrk.take_descriptor().ok_or("criu gave no terminal")?;
+                    // Of an `exec` that left something behind: it ends like any other hang-up.
+                    if config.terminal.tty {
+                        let set = self.output.set_terminal(master);
+                        set.map_err(|error| format!("terminal: {error}"))?;
+                    }
                 }
                 Ok(Event::Notify(_)) => {}
                 Ok(Event::Done { message, .. }) => {
@@ -201,6 +225,8 @@ impl Armed {
             self.swrk.answer(true).map_err(|error| chain(&error))?;
         }
         steps.done("restore");
+        let taken = self.output.input.take_up(&path);
+        taken.map_err(|error| format!("standard input: {error}"))?;
         let pid = self
             .swrk
             .notified_pid()

@@ -12,6 +12,8 @@ pub use limits::memory_swap;
 
 use godwit_types::{Limits, Options};
 
+use crate::commands::watch::Watch;
+
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Flags {
@@ -35,19 +37,22 @@ impl Flags {
         self.process.env()
     }
 
-    /// Whether it is removed once it has ended.
-    pub fn removes(&self) -> bool {
-        self.policy.rm
+    /// How it is in front of the user.
+    pub fn watch(&self) -> Watch {
+        Watch {
+            removes: self.policy.rm,
+            ..self.terminal.watch()
+        }
     }
 
-    /// Reads what they name on this machine, such as files. `followed`: this program will see the
+    /// Reads what they name on this machine, such as files. `detach`: this program will not see the
     /// container's end.
-    pub fn options(self, followed: bool) -> anyhow::Result<(Options, Limits)> {
+    pub fn options(self, detach: bool) -> anyhow::Result<(Options, Limits)> {
         let limits = self.limits.limits()?;
         let options = Options {
             process: self.process.options()?,
-            policy: self.policy.options(followed)?,
-            terminal: self.terminal.options()?,
+            policy: self.policy.options(!detach)?,
+            terminal: self.terminal.options(detach)?,
             storage: self.storage.options()?,
             ports: self.ports.options()?,
         };
