@@ -206,7 +206,7 @@ fn a_post_copy_goes_on_without_the_shim_at_its_destination() {
 fn a_container_whose_memory_is_gone_with_shim_and_pager_is_ended_and_says_why() {
     let mut cluster = cluster(3);
     let mover = Mover::play(&cluster, "mover", 2, &[], &["--rss=16", "--rate=2"]).unwrap();
-    half_moved(&cluster, &mover);
+    let migration = half_moved(&cluster, &mover);
     // The pager is the same program.
     cluster.kill(1, "godwit-shim").unwrap();
     let mut last = Value::Null;
@@ -216,6 +216,7 @@ fn a_container_whose_memory_is_gone_with_shim_and_pager_is_ended_and_says_why() 
         last["status"]["state"] == "failed" && reason.contains("memory")
     })
     .unwrap_or_else(|error| panic!("{error:#}: {last}"));
+    ended(&cluster, &migration).unwrap();
     let id = cluster.id("mover").unwrap();
     cluster.ok(&["rm", "-f", "mover"]).unwrap();
     assert!(cluster.processes_of(&id).unwrap().is_empty());

@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -28,9 +27,9 @@ use crate::{
     },
 };
 
-/// How long a shim that is killed may take to end, and the time between two looks.
+/// How long a shim may take to listen, or to end once it is killed, and the time between two looks.
 const ENDS: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What there is of a container whose shim does not answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,29 +52,42 @@ impl Runtime {
             return self.left_behind(id);
         }
         let _one = self.inner.adopting.lock().await;
-        // By who had the lock before.
-        let answered = self.shim(id).state().await;
-        if !matches!(
-            answered,
-            Err(ShimError::Gone { .. } | ShimError::BrokeOff(_))
-        ) {
-            return self.known(id, answered);
-        }
-        let cgroup = self.cgroup(id);
-        match blocking(move || find(&paths, &cgroup)).await? {
-            Found::Nothing => self.left_behind(id),
-            Found::Shim => Err(ShimError::Silent(self.paths(id).socket).into()),
-            Found::Lost(reason) => Ok(InstanceState::Lost {
-                reason: reason.to_owned(),
-            }),
-            Found::Container => {
-                tracing::warn!(
-                    container = id.short(),
-                    "its shim is gone: another one takes it up"
-                );
-                self.start_shim(&self.paths(id), Start::Adopt).await?;
-                let answered = self.shim(id).state().await;
-                self.known(id, answered)
+        let deadline = Instant::now() + ENDS;
+        loop {
+            // By who had the lock before, or by a call of ours that was dropped.
+            let answered = self.shim(id).state().await;
+            if !matches!(
+                answered,
+                Err(ShimError::Gone { .. } | ShimError::BrokeOff(_))
+            ) {
+                return self.known(id, answered);
+            }
+            let (at, cgroup) = (paths.clone(), self.cgroup(id));
+            match blocking(move || find(&at, &cgroup)).await? {
+                Found::Nothing => return self.left_behind(id),
+                Found::Lost(reason) => {
+                    return Ok(InstanceState::Lost {
+                        reason: reason.to_owned(),
+                    });
+                }
+                // It listens in a moment, or is gone in one.
+                Found::Shim if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Found::Shim => return Err(ShimError::Silent(paths.socket).into()),
+                Found::Container => {
+                    tracing::warn!(
+                        container = id.short(),
+                        "its shim is gone: another takes it up"
+                    );
+                    self.start_shim(&paths, Start::Adopt).await?;
+                    let answered = self.shim(id).state().await;
+                    return match answered {
+                        // It found that the container has ended.
+                        Err(ShimError::Gone { .. } | ShimError::BrokeOff(_)) => {
+                            self.left_behind(id)
+                        }
+                        answered => self.known(id, answered),
+                    };
+                }
             }
         }
     }
@@ -121,17 +133,10 @@ fn is_locked(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let deadline = Instant::now() + ENDS;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(false),
-            // One that is killed gives up its socket first.
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                thread::sleep(LOOK);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(true),
-            Err(errno) => return Err(errno.into()),
-        }
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
     }
 }
 
