@@ -293,6 +293,7 @@ fn an_old_leader_that_wakes_up_answers_nothing_stale() {
             assert!(networks.len() > before + round, "round {round} is stale");
         }
         if round < 4 {
+            group.voters(&["m1", "m2", "m3"]);
             group.transfer(&old);
             group.running.get_mut(&old).unwrap().signal("STOP");
             assert_ne!(group.leader(), old);

@@ -1,6 +1,8 @@
 //! A member: raft's node with a disk of its own, the state machine, and the leader's work when it
 //! leads. It follows the order of `controller`'s driver, step by step.
 
+mod reshape;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
@@ -9,7 +11,7 @@ use std::{
 use godwit_core::{Command, State, apply};
 use raft::{
     Config, RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{Entry, Message, MessageType, Snapshot},
+    eraftpb::{Entry, EntryType, Message, MessageType, Snapshot},
 };
 
 use crate::{
@@ -38,6 +40,8 @@ pub enum Input {
     Unreachable(u64),
     Agent(LinkId, FromAgent),
     Request(u64),
+    /// An admin wants another group; there are so many machines for members.
+    Reshape(usize),
 }
 
 /// A Ready whose write is on its way to the disk.
@@ -61,6 +65,8 @@ struct Process {
     inbox: VecDeque<Input>,
     pending: Option<Pending>,
     ticks: u64,
+    /// When each other member was heard last.
+    heard: BTreeMap<u64, Micros>,
 }
 
 pub struct Member {
@@ -70,6 +76,9 @@ pub struct Member {
     /// Which incarnation this is.
     pub life: u64,
     pub disk_full: bool,
+    /// It was taken out, and knows.
+    pub retired: bool,
+    founders: usize,
     snapshot_every: u64,
 }
 
@@ -78,14 +87,17 @@ pub fn raft_id(index: usize) -> u64 {
 }
 
 impl Member {
-    pub fn new(index: usize, members: usize, snapshot_every: u64) -> Self {
-        let voters: Vec<u64> = (0..members).map(raft_id).collect();
+    /// One of the founders, or a machine that may be added later.
+    pub fn new(index: usize, founders: usize, snapshot_every: u64) -> Self {
+        let voters: Vec<u64> = (0..founders).map(raft_id).collect();
         Self {
             index,
             disk: Disk::new(&voters),
             process: None,
             life: 0,
             disk_full: false,
+            retired: false,
+            founders,
             snapshot_every,
         }
     }
@@ -115,6 +127,10 @@ impl Member {
 
     /// Starts it from what is on its disk.
     pub fn start(&mut self, context: &mut Context) {
+        if self.retired {
+            return;
+        }
+        self.disk.reload_conf();
         let (applied, state) = match self.disk.snapshot_state() {
             Some((index, json)) => match State::from_json(&json) {
                 Ok(state) => (index, Rc::new(state)),
@@ -160,6 +176,7 @@ impl Member {
             inbox: VecDeque::new(),
             pending: None,
             ticks: 0,
+            heard: BTreeMap::new(),
         });
         context.event(format_args!(
             "member {} starts, applied {applied}",
@@ -233,6 +250,10 @@ impl Member {
 
     fn run(&mut self, context: &mut Context) {
         loop {
+            if self.retired {
+                self.crash(context);
+                return;
+            }
             let Some(process) = &mut self.process else {
                 return;
             };
@@ -266,8 +287,10 @@ impl Member {
                 if let Some(leader) = &mut process.leader {
                     leader.hands.sessions.sweep(local, context);
                 }
+                self.turn(context);
             }
             Input::Message(message) => {
+                process.heard.insert(message.from, context.now);
                 // An error: raft refuses it, which is no news.
                 let _ = process.node.step(*message);
             }
@@ -288,6 +311,7 @@ impl Member {
                     context.net.close_by_member(link);
                 }
             },
+            Input::Reshape(machines) => self.reshape(machines, context),
             Input::Request(request) => {
                 if process.leader.is_none() {
                     client::failed(context, request, "this member does not lead");
@@ -464,7 +488,8 @@ impl Member {
 
     fn compact(&mut self, context: &mut Context) {
         let Some(process) = &self.process else { return };
-        if process.applied >= self.disk.snapshot_index() + self.snapshot_every {
+        let wanted = self.disk.take_wanted();
+        if wanted || process.applied >= self.disk.snapshot_index() + self.snapshot_every {
             let applied = process.applied;
             let state = process.state.to_json();
             self.disk.compact(applied, state, self.snapshot_every / 2);
@@ -535,7 +560,12 @@ impl Member {
         for entry in entries {
             process.applied = entry.index;
             process.applied_term = entry.term;
-            let result = if entry.data.is_empty() {
+            let result = if entry.get_entry_type() != EntryType::EntryNormal {
+                if let Err(error) = process.apply_change(&entry, &self.disk) {
+                    context.broke("a change of the group can be read", error);
+                }
+                Ok(())
+            } else if entry.data.is_empty() {
                 Ok(())
             } else {
                 let command: Command =
@@ -555,6 +585,9 @@ impl Member {
                 done.push((waiter, result.map_err(ProposeError::Refused)));
             }
         }
+        let own = raft_id(self.index);
+        let gone = process.state.members.gone.contains_key(&own);
+        self.retired |= gone && !self.disk.ids().contains(&own);
     }
 
     /// Begins and ends leads as raft says.
@@ -603,6 +636,6 @@ impl Process {
     fn sequence_of(&self, context: &[u8]) -> Option<u64> {
         let (proposer, sequence) = context.split_at_checked(8)?;
         (proposer == self.proposer.to_le_bytes())
-            .then(|| sequence.try_into().ok().map(u64::from_le_bytes))?
+            .then(|| sequence.get(..8)?.try_into().ok().map(u64::from_le_bytes))?
     }
 }

@@ -398,7 +398,7 @@ impl Driver {
             self.install(&snapshot)?;
         }
         let committed = ready.take_committed_entries();
-        self.apply(committed, &mut done);
+        self.apply(committed, &mut done)?;
         let hard = ready.hs().cloned();
         let sync = ready.must_sync();
         let entries = ready.take_entries();
@@ -413,7 +413,7 @@ impl Driver {
         let mut light = self.node.advance(ready);
         self.send(light.take_messages());
         let committed = light.take_committed_entries();
-        self.apply(committed, &mut done);
+        self.apply(committed, &mut done)?;
         self.node.advance_apply();
         // Whoever is answered must find the state already there.
         self.publish();
@@ -492,7 +492,8 @@ impl Driver {
         Ok(())
     }
 
-    fn apply(&mut self, entries: Vec<Entry>, done: &mut Done) {
+    fn apply(&mut self, entries: Vec<Entry>, done: &mut Done) -> Result<(), StoreError> {
+        let mut changed = None;
         for entry in entries {
             self.applied = entry.index;
             self.applied_term = entry.term;
@@ -502,6 +503,7 @@ impl Driver {
             }
             self.log_bytes += entry.data.len();
             let result = if change {
+                changed = Some(entry.index);
                 self.apply_change(&entry)
             } else {
                 self.apply_command(&entry.data, entry.index)
@@ -512,6 +514,10 @@ impl Driver {
             } else if let Err(refusal) = result {
                 debug!(index = entry.index, %refusal, "refused");
             }
+        }
+        match changed {
+            Some(index) => self.node.mut_store().keep_commit(index),
+            None => Ok(()),
         }
     }
 
