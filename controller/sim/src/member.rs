@@ -67,6 +67,8 @@ struct Process {
     ticks: u64,
     /// When each other member was heard last.
     heard: BTreeMap<u64, Micros>,
+    /// Came while the lead is being handed over, when raft takes none.
+    deferred: Vec<Proposal>,
 }
 
 pub struct Member {
@@ -177,6 +179,7 @@ impl Member {
             pending: None,
             ticks: 0,
             heard: BTreeMap::new(),
+            deferred: Vec::new(),
         });
         context.event(format_args!(
             "member {} starts, applied {applied}",
@@ -287,6 +290,9 @@ impl Member {
                 if let Some(leader) = &mut process.leader {
                     leader.hands.sessions.sweep(local, context);
                 }
+                for proposal in std::mem::take(&mut process.deferred) {
+                    self.propose(proposal, context);
+                }
                 self.turn(context);
             }
             Input::Message(message) => {
@@ -363,10 +369,15 @@ impl Member {
     }
 
     fn propose(&mut self, proposal: Proposal, context: &mut Context) {
-        let Proposal { commands, waiter } = proposal;
         let Some(process) = &mut self.process else {
             return;
         };
+        let raft = &process.node.raft;
+        if raft.state == StateRole::Leader && raft.lead_transferee.is_some() {
+            process.deferred.push(proposal);
+            return;
+        }
+        let Proposal { commands, waiter } = proposal;
         let last = commands.len().saturating_sub(1);
         let mut waiter = waiter;
         for (at, command) in commands.iter().enumerate() {
@@ -607,9 +618,11 @@ impl Member {
             context.event(format_args!("member {index} leads no more"));
         }
         if !lead {
-            let lost = std::mem::take(&mut process.waiting);
+            let lost = std::mem::take(&mut process.waiting).into_values();
+            let deferred = std::mem::take(&mut process.deferred);
+            let lost = lost.chain(deferred.into_iter().filter_map(|p| p.waiter));
             let reads = std::mem::take(&mut process.reads);
-            for waiter in lost.into_values() {
+            for waiter in lost {
                 if let Waiter::Request(request) = waiter {
                     client::applied(context, request, Err(ProposeError::Lost), 0);
                 }

@@ -9,7 +9,7 @@ mod change;
 mod standing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -42,6 +42,8 @@ const REACHABLE: Duration = Duration::from_millis(1500);
 const HANDOVER: Duration = Duration::from_millis(1200);
 /// Entries kept behind a snapshot, for followers that are a little late.
 const KEEP: u64 = 1000;
+/// Proposals that wait for the end of a hand-over, at most.
+const DEFERRED: usize = 4096;
 /// Bytes of commands after which a snapshot is taken, however few they are.
 const LOG_BYTES: usize = 16 << 20;
 
@@ -176,6 +178,8 @@ pub struct Driver {
     settings: Settings,
     sequence: u64,
     waiting: HashMap<u64, Answer>,
+    /// Came while the lead is being handed over, when raft takes none.
+    deferred: VecDeque<(Vec<u8>, Option<Answer>)>,
     reads: BTreeMap<u64, oneshot::Sender<Result<(), ProposeError>>>,
     heard: BTreeMap<u64, Instant>,
     /// Members that we know from themselves alone.
@@ -216,6 +220,7 @@ impl Driver {
             settings,
             sequence: 0,
             waiting: HashMap::new(),
+            deferred: VecDeque::new(),
             reads: BTreeMap::new(),
             heard: BTreeMap::new(),
             met: BTreeMap::new(),
@@ -286,6 +291,7 @@ impl Driver {
                 // Ticks that were missed are not made up: a late disk is no reason to vote.
                 next_tick = now + TICK;
             }
+            self.resume();
             while self.node.has_ready() {
                 self.ready()?;
             }
@@ -369,6 +375,10 @@ impl Driver {
     }
 
     fn propose(&mut self, command: Vec<u8>, answer: Option<Answer>) {
+        if self.handing_over() && self.deferred.len() < DEFERRED {
+            self.deferred.push_back((command, answer));
+            return;
+        }
         self.sequence += 1;
         let context = self.context(self.sequence);
         // raft would pass a follower's proposal on; then nobody could answer it.
@@ -385,6 +395,20 @@ impl Driver {
                 if let Some(answer) = answer {
                     let _ = answer.send(Err(ProposeError::NotLeader));
                 }
+            }
+        }
+    }
+
+    fn handing_over(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader && raft.lead_transferee.is_some()
+    }
+
+    /// What waited for the end of a hand-over goes on here, or is told that another leads.
+    fn resume(&mut self) {
+        if !self.handing_over() {
+            for (command, answer) in std::mem::take(&mut self.deferred) {
+                self.propose(command, answer);
             }
         }
     }
@@ -579,6 +603,12 @@ impl Driver {
     fn fail_all(&mut self, reason: impl Fn() -> ProposeError) {
         for (_, answer) in self.waiting.drain() {
             let _ = answer.send(Err(reason()));
+        }
+        for (_, answer) in std::mem::take(&mut self.deferred) {
+            // Never proposed: nothing is in doubt.
+            if let Some(answer) = answer {
+                let _ = answer.send(Err(ProposeError::NotLeader));
+            }
         }
         for (_, answer) in std::mem::take(&mut self.reads) {
             let _ = answer.send(Err(reason()));
