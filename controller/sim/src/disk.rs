@@ -1,7 +1,7 @@
 //! A member's disk: the layout of `controller`'s store in memory, in two copies. What was written
 //! and not synced is in the one that a crash takes away.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
@@ -51,6 +51,10 @@ struct Copies {
     durable: Image,
     /// Written since the last sync, in order.
     unsynced: Vec<(Vec<Entry>, Option<HardState>)>,
+    /// As it is applied; in the images it is that of the snapshot.
+    conf: ConfState,
+    /// Somebody needs a snapshot that he is in.
+    wanted: bool,
 }
 
 /// A handle: raft's node has one, the member another, and the disk outlives both.
@@ -98,13 +102,14 @@ impl Disk {
         now.truncated = (meta.index, meta.term);
         now.entries.clear();
         now.snapshot = Some(snapshot.clone());
+        copies.conf = copies.now.conf.clone();
         copies.durable = copies.now.clone();
     }
 
     /// A snapshot of our own at `applied`; the entries before the last `keep` go. Synced.
     pub fn compact(&self, applied: u64, state: Vec<u8>, keep: u64) {
         self.sync();
-        let mut copies = self.0.borrow_mut();
+        let copies = &mut *self.0.borrow_mut();
         let now = &mut copies.now;
         let (Some(term), cut) = (
             now.term(applied),
@@ -117,7 +122,8 @@ impl Disk {
         };
         let mut snapshot = Snapshot::default();
         snapshot.set_data(state.into());
-        let conf = now.conf.clone();
+        let conf = copies.conf.clone();
+        now.conf = conf.clone();
         let meta = snapshot.mut_metadata();
         (meta.index, meta.term) = (applied, term);
         meta.set_conf_state(conf);
@@ -125,6 +131,34 @@ impl Disk {
         now.truncated = (cut, cut_term);
         now.snapshot = Some(snapshot);
         copies.durable = copies.now.clone();
+    }
+
+    /// A commit index that must not be lost; synced.
+    pub fn keep_commit(&self, index: u64) {
+        self.sync();
+        let copies = &mut *self.0.borrow_mut();
+        for image in [&mut copies.now, &mut copies.durable] {
+            image.hard.commit = image.hard.commit.max(index);
+        }
+    }
+
+    pub fn set_conf(&self, conf: ConfState) {
+        self.0.borrow_mut().conf = conf;
+    }
+
+    /// A process begins with what is on the disk.
+    pub fn reload_conf(&self) {
+        let copies = &mut *self.0.borrow_mut();
+        copies.conf = copies.now.conf.clone();
+    }
+
+    /// Who takes part in any way, as it is applied.
+    pub fn ids(&self) -> BTreeSet<u64> {
+        ids(&self.0.borrow().conf)
+    }
+
+    pub fn take_wanted(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().wanted)
     }
 
     pub fn snapshot_index(&self) -> u64 {
@@ -144,7 +178,12 @@ impl Disk {
 impl Storage for Disk {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let now = &self.0.borrow().now;
-        Ok(RaftState::new(now.hard.clone(), now.conf.clone()))
+        let snapshot = now.snapshot.as_ref();
+        let mut hard = now.hard.clone();
+        // What a snapshot was taken of was committed, whatever of the index was lost.
+        let known = snapshot.map_or(0, |snapshot| snapshot.get_metadata().index);
+        hard.commit = hard.commit.max(known);
+        Ok(RaftState::new(hard, now.conf.clone()))
     }
 
     fn entries(
@@ -184,12 +223,25 @@ impl Storage for Disk {
         Ok(self.0.borrow().now.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        match &self.0.borrow().now.snapshot {
-            Some(found) if found.get_metadata().index >= request_index => Ok(found.clone()),
-            _ => Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            )),
-        }
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let copies = &mut *self.0.borrow_mut();
+        let found = copies.now.snapshot.as_ref().filter(|found| {
+            let meta = found.get_metadata();
+            meta.index >= request_index && ids(meta.get_conf_state()).contains(&to)
+        });
+        found.cloned().ok_or_else(|| {
+            copies.wanted = true;
+            raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
+        })
     }
+}
+
+fn ids(conf: &ConfState) -> BTreeSet<u64> {
+    let parts = [
+        conf.get_voters(),
+        conf.get_learners(),
+        conf.get_voters_outgoing(),
+        conf.get_learners_next(),
+    ];
+    parts.iter().flat_map(|part| part.iter().copied()).collect()
 }

@@ -92,6 +92,8 @@ pub enum Event {
         request: u64,
     },
     Ask,
+    /// An admin wants another group of members.
+    Reshape,
     Fault(Fault),
     /// Strikes at random, then asks for the next.
     Strike,

@@ -39,6 +39,8 @@ pub struct Climate {
     /// How long things go wrong.
     pub lasts: Micros,
     pub snapshot_every: u64,
+    pub founders: usize,
+    /// Machines for members, those of the founders included.
     pub members: usize,
 }
 
@@ -46,6 +48,18 @@ impl Climate {
     pub fn new(rng: &mut Rng) -> Self {
         let bad = [0, 50, 300];
         let any = |rng: &mut Rng, of: &[u64]| of[rng.index(of.len())];
+        let founders = any(rng, &[1, 3, 3, 3, 3, 3, 5, 5]) as usize;
+        // In half of the runs the group changes.
+        let spares = if rng.chance(5000) {
+            2 + rng.index(4)
+        } else {
+            0
+        };
+        let founders = if spares == 0 {
+            founders.max(3)
+        } else {
+            founders
+        };
         Self {
             weather: Weather {
                 drop: any(rng, &bad),
@@ -56,7 +70,8 @@ impl Climate {
             failing: any(rng, &[0, 100, 800]),
             lasts: rng.range(5, 20) * SECOND,
             snapshot_every: any(rng, &[12, 40, 400]),
-            members: if rng.chance(2500) { 5 } else { 3 },
+            founders,
+            members: founders + spares,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A member: raft's node with a disk of its own, the state machine, and the leader's work when it
 //! leads. It follows the order of `controller`'s driver, step by step.
 
+mod reshape;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
@@ -9,7 +11,7 @@ use std::{
 use godwit_core::{Command, State, apply};
 use raft::{
     Config, RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{Entry, Message, MessageType, Snapshot},
+    eraftpb::{Entry, EntryType, Message, MessageType, Snapshot},
 };
 
 use crate::{
@@ -38,6 +40,8 @@ pub enum Input {
     Unreachable(u64),
     Agent(LinkId, FromAgent),
     Request(u64),
+    /// An admin wants another group; there are so many machines for members.
+    Reshape(usize),
 }
 
 /// A Ready whose write is on its way to the disk.
@@ -61,6 +65,10 @@ struct Process {
     inbox: VecDeque<Input>,
     pending: Option<Pending>,
     ticks: u64,
+    /// When each other member was heard last.
+    heard: BTreeMap<u64, Micros>,
+    /// Came while the lead is being handed over, when raft takes none.
+    deferred: Vec<Proposal>,
 }
 
 pub struct Member {
@@ -70,6 +78,9 @@ pub struct Member {
     /// Which incarnation this is.
     pub life: u64,
     pub disk_full: bool,
+    /// It was taken out, and knows.
+    pub retired: bool,
+    founders: usize,
     snapshot_every: u64,
 }
 
@@ -78,14 +89,17 @@ pub fn raft_id(index: usize) -> u64 {
 }
 
 impl Member {
-    pub fn new(index: usize, members: usize, snapshot_every: u64) -> Self {
-        let voters: Vec<u64> = (0..members).map(raft_id).collect();
+    /// One of the founders, or a machine that may be added later.
+    pub fn new(index: usize, founders: usize, snapshot_every: u64) -> Self {
+        let voters: Vec<u64> = (0..founders).map(raft_id).collect();
         Self {
             index,
             disk: Disk::new(&voters),
             process: None,
             life: 0,
             disk_full: false,
+            retired: false,
+            founders,
             snapshot_every,
         }
     }
@@ -115,6 +129,10 @@ impl Member {
 
     /// Starts it from what is on its disk.
     pub fn start(&mut self, context: &mut Context) {
+        if self.retired {
+            return;
+        }
+        self.disk.reload_conf();
         let (applied, state) = match self.disk.snapshot_state() {
             Some((index, json)) => match State::from_json(&json) {
                 Ok(state) => (index, Rc::new(state)),
@@ -160,6 +178,8 @@ impl Member {
             inbox: VecDeque::new(),
             pending: None,
             ticks: 0,
+            heard: BTreeMap::new(),
+            deferred: Vec::new(),
         });
         context.event(format_args!(
             "member {} starts, applied {applied}",
@@ -233,6 +253,10 @@ impl Member {
 
     fn run(&mut self, context: &mut Context) {
         loop {
+            if self.retired {
+                self.crash(context);
+                return;
+            }
             let Some(process) = &mut self.process else {
                 return;
             };
@@ -266,8 +290,13 @@ impl Member {
                 if let Some(leader) = &mut process.leader {
                     leader.hands.sessions.sweep(local, context);
                 }
+                for proposal in std::mem::take(&mut process.deferred) {
+                    self.propose(proposal, context);
+                }
+                self.turn(context);
             }
             Input::Message(message) => {
+                process.heard.insert(message.from, context.now);
                 // An error: raft refuses it, which is no news.
                 let _ = process.node.step(*message);
             }
@@ -288,6 +317,7 @@ impl Member {
                     context.net.close_by_member(link);
                 }
             },
+            Input::Reshape(machines) => self.reshape(machines, context),
             Input::Request(request) => {
                 if process.leader.is_none() {
                     client::failed(context, request, "this member does not lead");
@@ -339,10 +369,15 @@ impl Member {
     }
 
     fn propose(&mut self, proposal: Proposal, context: &mut Context) {
-        let Proposal { commands, waiter } = proposal;
         let Some(process) = &mut self.process else {
             return;
         };
+        let raft = &process.node.raft;
+        if raft.state == StateRole::Leader && raft.lead_transferee.is_some() {
+            process.deferred.push(proposal);
+            return;
+        }
+        let Proposal { commands, waiter } = proposal;
         let last = commands.len().saturating_sub(1);
         let mut waiter = waiter;
         for (at, command) in commands.iter().enumerate() {
@@ -464,7 +499,8 @@ impl Member {
 
     fn compact(&mut self, context: &mut Context) {
         let Some(process) = &self.process else { return };
-        if process.applied >= self.disk.snapshot_index() + self.snapshot_every {
+        let wanted = self.disk.take_wanted();
+        if wanted || process.applied >= self.disk.snapshot_index() + self.snapshot_every {
             let applied = process.applied;
             let state = process.state.to_json();
             self.disk.compact(applied, state, self.snapshot_every / 2);
@@ -535,7 +571,12 @@ impl Member {
         for entry in entries {
             process.applied = entry.index;
             process.applied_term = entry.term;
-            let result = if entry.data.is_empty() {
+            let result = if entry.get_entry_type() != EntryType::EntryNormal {
+                if let Err(error) = process.apply_change(&entry, &self.disk) {
+                    context.broke("a change of the group can be read", error);
+                }
+                Ok(())
+            } else if entry.data.is_empty() {
                 Ok(())
             } else {
                 let command: Command =
@@ -555,6 +596,9 @@ impl Member {
                 done.push((waiter, result.map_err(ProposeError::Refused)));
             }
         }
+        let own = raft_id(self.index);
+        let gone = process.state.members.gone.contains_key(&own);
+        self.retired |= gone && !self.disk.ids().contains(&own);
     }
 
     /// Begins and ends leads as raft says.
@@ -574,9 +618,11 @@ impl Member {
             context.event(format_args!("member {index} leads no more"));
         }
         if !lead {
-            let lost = std::mem::take(&mut process.waiting);
+            let lost = std::mem::take(&mut process.waiting).into_values();
+            let deferred = std::mem::take(&mut process.deferred);
+            let lost = lost.chain(deferred.into_iter().filter_map(|p| p.waiter));
             let reads = std::mem::take(&mut process.reads);
-            for waiter in lost.into_values() {
+            for waiter in lost {
                 if let Waiter::Request(request) = waiter {
                     client::applied(context, request, Err(ProposeError::Lost), 0);
                 }
@@ -603,6 +649,6 @@ impl Process {
     fn sequence_of(&self, context: &[u8]) -> Option<u64> {
         let (proposer, sequence) = context.split_at_checked(8)?;
         (proposer == self.proposer.to_le_bytes())
-            .then(|| sequence.try_into().ok().map(u64::from_le_bytes))?
+            .then(|| sequence.get(..8)?.try_into().ok().map(u64::from_le_bytes))?
     }
 }

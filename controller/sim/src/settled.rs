@@ -7,13 +7,21 @@ use godwit_types::Status;
 use crate::{
     agent::{Agent, runtime::Doing},
     host_name,
-    member::Member,
+    member::{Member, raft_id},
     truth::Truth,
 };
 
 /// An error: what has not, or is not.
 pub fn look(truth: &Truth, members: &[Member], agents: &[Agent]) -> Result<(), String> {
-    for member in members {
+    let roster = &truth.state().members;
+    if !(roster.leaving.is_empty() && roster.replaces.is_empty()) {
+        return Err(format!("the group is still to change: {roster:?}"));
+    }
+    let part = |member: &&Member| {
+        let id = raft_id(member.index);
+        roster.members.contains_key(&id)
+    };
+    for member in members.iter().filter(part) {
         if member.applied() != Some(truth.last()) {
             return Err(format!("member {} is behind", member.index));
         }

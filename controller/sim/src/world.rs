@@ -47,7 +47,7 @@ impl World {
         let climate = Climate::new(&mut rng);
         let machines = climate.members + HOSTS;
         let members = (0..climate.members)
-            .map(|index| Member::new(index, climate.members, climate.snapshot_every))
+            .map(|index| Member::new(index, climate.founders, climate.snapshot_every))
             .collect();
         let agents = (0..HOSTS)
             .map(|index| Agent::new(index, climate.members, climate.failing))
@@ -89,6 +89,9 @@ impl World {
         }
         context.after(2 * SECOND, Event::Ask);
         context.after(3 * SECOND, Event::Strike);
+        if climate.members > climate.founders {
+            context.after(2 * SECOND, Event::Reshape);
+        }
         context.after(3 * SECOND + climate.lasts, Event::Settle);
         while !self.settled && self.context.broken.is_none() {
             let Some((at, event)) = self.context.queue.take() else {
@@ -126,9 +129,12 @@ impl World {
             | Event::Finished { host, .. }
             | Event::Stored { host, .. }
             | Event::Effect { host, .. } => Some(hosts + host),
-            Event::Exits { .. } | Event::Ask | Event::Fault(_) | Event::Strike | Event::Settle => {
-                None
-            }
+            Event::Exits { .. }
+            | Event::Ask
+            | Event::Reshape
+            | Event::Fault(_)
+            | Event::Strike
+            | Event::Settle => None,
         }
     }
 
@@ -146,10 +152,18 @@ impl World {
                 let kind = message.get_msg_type() as u64;
                 let numbers = [now, to as u64, kind, message.term, message.index];
                 context.trace.quiet(&numbers);
+                let from = message.from as usize - 1;
                 // Lost when the way was cut meanwhile.
-                if context.net.reaches(message.from as usize - 1, to) {
-                    self.members[to].input(Input::Message(message), context);
+                if !context.net.reaches(from, to) {
+                    return;
                 }
+                if self.members[to].refuses(message.from) {
+                    if context.net.reaches(to, from) {
+                        self.members[from].retire(context);
+                    }
+                    return;
+                }
+                self.members[to].input(Input::Message(message), context);
             }
             Event::Unreachable { member, peer } => {
                 self.members[member].input(Input::Unreachable(peer), context);
@@ -243,6 +257,17 @@ impl World {
                     client::ask(context, self.members.len());
                     let pause = context.rng.range(20 * MILLI, 900 * MILLI);
                     context.after(pause, Event::Ask);
+                }
+            }
+            Event::Reshape => {
+                if !self.healed {
+                    let machines = self.members.len();
+                    let mut leads = self.members.iter_mut().filter(|member| member.leads());
+                    if let Some(member) = leads.next() {
+                        member.input(Input::Reshape(machines), context);
+                    }
+                    let pause = context.rng.range(300 * MILLI, 4 * SECOND);
+                    context.after(pause, Event::Reshape);
                 }
             }
             Event::Strike => {

@@ -9,7 +9,7 @@ use godwit_types::{
 use tracing::{info, warn};
 
 use super::{Job, JobError, Leader, sessions::AskError};
-use crate::ids;
+use crate::{ids, raft::ProposeError};
 
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -28,10 +28,22 @@ pub(super) fn report(container: &Container, state: InstanceState) -> Command {
     }
 }
 
+/// Until it is written or refused. Whoever waits for the job must not hear that it is done while
+/// nobody knows; when the lead is lost, this is dropped with it.
 pub(super) async fn propose(leader: &Leader, command: Command) {
-    if let Err(reason) = leader.raft.propose(&command).await {
-        // The state is looked at again: what is still due is done again.
-        warn!(%reason, ?command, "not written");
+    loop {
+        match leader.raft.propose(&command).await {
+            Ok(_) => return,
+            Err(reason @ ProposeError::Refused(_)) => {
+                // The state is looked at again: what is still due is done again.
+                warn!(%reason, ?command, "not written");
+                return;
+            }
+            Err(reason) => {
+                warn!(%reason, ?command, "not written yet");
+                tokio::time::sleep(BACKOFF).await;
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod change;
 mod standing;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -42,6 +42,8 @@ const REACHABLE: Duration = Duration::from_millis(1500);
 const HANDOVER: Duration = Duration::from_millis(1200);
 /// Entries kept behind a snapshot, for followers that are a little late.
 const KEEP: u64 = 1000;
+/// Proposals that wait for the end of a hand-over, at most.
+const DEFERRED: usize = 4096;
 /// Bytes of commands after which a snapshot is taken, however few they are.
 const LOG_BYTES: usize = 16 << 20;
 
@@ -176,6 +178,8 @@ pub struct Driver {
     settings: Settings,
     sequence: u64,
     waiting: HashMap<u64, Answer>,
+    /// Came while the lead is being handed over, when raft takes none.
+    deferred: VecDeque<(Vec<u8>, Option<Answer>)>,
     reads: BTreeMap<u64, oneshot::Sender<Result<(), ProposeError>>>,
     heard: BTreeMap<u64, Instant>,
     /// Members that we know from themselves alone.
@@ -216,6 +220,7 @@ impl Driver {
             settings,
             sequence: 0,
             waiting: HashMap::new(),
+            deferred: VecDeque::new(),
             reads: BTreeMap::new(),
             heard: BTreeMap::new(),
             met: BTreeMap::new(),
@@ -286,6 +291,7 @@ impl Driver {
                 // Ticks that were missed are not made up: a late disk is no reason to vote.
                 next_tick = now + TICK;
             }
+            self.resume();
             while self.node.has_ready() {
                 self.ready()?;
             }
@@ -369,6 +375,10 @@ impl Driver {
     }
 
     fn propose(&mut self, command: Vec<u8>, answer: Option<Answer>) {
+        if self.handing_over() && self.deferred.len() < DEFERRED {
+            self.deferred.push_back((command, answer));
+            return;
+        }
         self.sequence += 1;
         let context = self.context(self.sequence);
         // raft would pass a follower's proposal on; then nobody could answer it.
@@ -389,6 +399,20 @@ impl Driver {
         }
     }
 
+    fn handing_over(&self) -> bool {
+        let raft = &self.node.raft;
+        raft.state == StateRole::Leader && raft.lead_transferee.is_some()
+    }
+
+    /// What waited for the end of a hand-over goes on here, or is told that another leads.
+    fn resume(&mut self) {
+        if !self.handing_over() {
+            for (command, answer) in std::mem::take(&mut self.deferred) {
+                self.propose(command, answer);
+            }
+        }
+    }
+
     fn ready(&mut self) -> Result<(), StoreError> {
         let mut ready = self.node.ready();
         let mut done = Done::new();
@@ -398,7 +422,7 @@ impl Driver {
             self.install(&snapshot)?;
         }
         let committed = ready.take_committed_entries();
-        self.apply(committed, &mut done);
+        self.apply(committed, &mut done)?;
         let hard = ready.hs().cloned();
         let sync = ready.must_sync();
         let entries = ready.take_entries();
@@ -413,7 +437,7 @@ impl Driver {
         let mut light = self.node.advance(ready);
         self.send(light.take_messages());
         let committed = light.take_committed_entries();
-        self.apply(committed, &mut done);
+        self.apply(committed, &mut done)?;
         self.node.advance_apply();
         // Whoever is answered must find the state already there.
         self.publish();
@@ -492,7 +516,8 @@ impl Driver {
         Ok(())
     }
 
-    fn apply(&mut self, entries: Vec<Entry>, done: &mut Done) {
+    fn apply(&mut self, entries: Vec<Entry>, done: &mut Done) -> Result<(), StoreError> {
+        let mut changed = None;
         for entry in entries {
             self.applied = entry.index;
             self.applied_term = entry.term;
@@ -502,6 +527,7 @@ impl Driver {
             }
             self.log_bytes += entry.data.len();
             let result = if change {
+                changed = Some(entry.index);
                 self.apply_change(&entry)
             } else {
                 self.apply_command(&entry.data, entry.index)
@@ -512,6 +538,10 @@ impl Driver {
             } else if let Err(refusal) = result {
                 debug!(index = entry.index, %refusal, "refused");
             }
+        }
+        match changed {
+            Some(index) => self.node.mut_store().keep_commit(index),
+            None => Ok(()),
         }
     }
 
@@ -573,6 +603,12 @@ impl Driver {
     fn fail_all(&mut self, reason: impl Fn() -> ProposeError) {
         for (_, answer) in self.waiting.drain() {
             let _ = answer.send(Err(reason()));
+        }
+        for (_, answer) in std::mem::take(&mut self.deferred) {
+            // Never proposed: nothing is in doubt.
+            if let Some(answer) = answer {
+                let _ = answer.send(Err(ProposeError::NotLeader));
+            }
         }
         for (_, answer) in std::mem::take(&mut self.reads) {
             let _ = answer.send(Err(reason()));

@@ -88,6 +88,8 @@ impl Receiver {
                 ));
             }
             self.still_in(name, hello.from)?;
+            // When the stream began this member may have been in no group yet.
+            self.same_group(name, &hello.group)?;
             self.raft.deliver(whole);
         }
         if message.is_empty() {
@@ -108,14 +110,7 @@ impl Receiver {
         self.still_in(name, hello.from)?;
         let state = self.raft.state();
         let roster = &state.members;
-        let group = self.raft.standing.borrow().group.clone();
-        if !group.is_empty() && !hello.group.is_empty() && group != hello.group {
-            return Err(Status::permission_denied(format!(
-                "member `{name}` has the log of another group, {}; this one is {}",
-                short(&hello.group),
-                short(&group)
-            )));
-        }
+        self.same_group(name, &hello.group)?;
         let known = roster.members.get(&hello.from).map(|m| m.name.to_string());
         let known = known.or_else(|| {
             let mut configured = self.configured.iter();
@@ -156,6 +151,19 @@ impl Receiver {
             Ok(None) => Ok(()),
             Err(_) => Err(Status::unavailable("this member is busy or stopping")),
         }
+    }
+
+    fn same_group(&self, name: &str, theirs: &str) -> Result<(), Status> {
+        let standing = self.raft.standing.borrow();
+        let own = &standing.group;
+        if own.is_empty() || theirs.is_empty() || own == theirs {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "member `{name}` has the log of another group, {}; this one is {}",
+            short(theirs),
+            short(own)
+        )))
     }
 
     /// Who was taken out has nothing to say any more, once we know it ourselves.

@@ -17,9 +17,10 @@
 //!
 //! The applied state is written with a snapshot alone: after a restart it is the snapshot's,
 //! and Raft applies the log after it again, changes of the configuration included. So a commit
-//! costs one fsync, that of its entry. A commit index may be lost with the process, never one
-//! that an entry on the disk was sent with: they are in one transaction. On that rests that a
-//! member never decides by a configuration that is two changes old.
+//! costs one fsync, that of its entry. A commit index may be lost with the process, but never
+//! that of a change of the configuration, nor one that an entry on the disk was sent with: they
+//! are in one transaction. On that rests that a member never decides by a configuration that is
+//! two changes old, and never waits for members that are gone.
 
 use std::{
     cell::Cell,
@@ -409,6 +410,17 @@ impl Store {
             self.tail.drain(..surplus);
             self.last = last.index;
         }
+        Ok(())
+    }
+
+    /// A commit index that must not be lost, of an entry that is on the disk. Without it a
+    /// member could start with a configuration of members that are gone by now, and wait for
+    /// their votes for ever.
+    pub fn keep_commit(&mut self, index: u64) -> Result<(), StoreError> {
+        let mut hard = self.hard.clone();
+        hard.commit = hard.commit.max(index);
+        self.put("hard", &hard.write_to_bytes()?)?;
+        self.hard = hard;
         Ok(())
     }
 
