@@ -5,6 +5,7 @@
 //! (`godwit-shim`, one process per container) is its other half and is spoken to through
 //! [`shim::Client`].
 
+pub mod build;
 pub mod cgroup;
 pub mod checkpoint;
 pub mod container;
