@@ -15,7 +15,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     board::Board,
+    build::{self, Builds},
     container::{self, Containers},
+    exclusive::Exclusive,
     host::Host,
     host_service,
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
@@ -145,10 +147,14 @@ impl Agent {
             tails: Tails::default(),
             progress: ProgressBoard::default(),
             containers: Containers::default(),
+            builds: Builds::default(),
+            exclusive: Exclusive::default(),
             doors: Arc::default(),
             verify_memory: config.verify_memory,
             networks: tokio::sync::Mutex::default(),
         });
+        build::clear_leftovers(&host.runtime).await;
+        host.runtime.end_interrupted_commits().await?;
         host.refresh_images().await;
         attach(&host).await?;
         let settings = Settings {

@@ -13,7 +13,9 @@ use tracing::warn;
 
 use crate::{
     board::Board,
+    build::Builds,
     container::Containers,
+    exclusive::Exclusive,
     ledger::Ledger,
     outbox::Outbox,
     postcopy::{Arrivals, Tails},
@@ -39,6 +41,8 @@ pub struct Host {
     pub arrivals: Arrivals,
     pub tails: Tails,
     pub containers: Containers,
+    pub builds: Builds,
+    pub exclusive: Exclusive,
     pub doors: Arc<Doors>,
     /// Compare all memory in each freeze, as long as that takes.
     pub verify_memory: bool,

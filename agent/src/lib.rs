@@ -14,9 +14,11 @@
 
 mod agent;
 mod board;
+mod build;
 mod commands;
 pub mod container;
 mod delay;
+mod exclusive;
 mod failures;
 mod host;
 mod host_service;

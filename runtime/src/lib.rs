@@ -21,4 +21,4 @@ mod sys;
 pub mod tmpfs;
 mod unmovable;
 
-pub use runtime::{Config, LAYER, LayerPart, Runtime, RuntimeError};
+pub use runtime::{Config, Interrupt, LAYER, LayerPart, Runtime, RuntimeError};

@@ -4,6 +4,7 @@
 //! `Runtime` over the same directories finds everything again. Calls for one container are made
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
+mod author;
 mod error;
 mod layer;
 mod lifecycle;
@@ -20,6 +21,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use author::Interrupt;
 pub use error::RuntimeError;
 use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
 pub use layer::{LAYER, LayerPart};

@@ -5,12 +5,14 @@
 //! Raft: `proto` carries these values as versioned documents, `controller/core` decides over
 //! them, `runtime` acts on them.
 
+mod build;
 mod command;
 mod cpu;
 mod digest;
 mod generation;
 mod host;
 mod id;
+mod ignore;
 mod image;
 mod instance;
 mod migration;
@@ -23,6 +25,7 @@ mod spec;
 mod units;
 mod view;
 
+pub use build::{BuildEvent, BuildOutput, BuildRequest, CommitRequest, ImportRequest};
 pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
 };
@@ -34,6 +37,7 @@ pub use id::{
     ContainerId, ContainerName, HostName, IdError, MemberName, MigrationId, NetworkName,
     OperationId,
 };
+pub use ignore::{IgnoreError, IgnoreRules};
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};

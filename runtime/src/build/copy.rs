@@ -639,3 +639,16 @@ fn failed<'a>(step: &'static str, path: &'a str) -> impl FnOnce(io::Error) -> Co
         source,
     }
 }
+
+impl Found {
+    /// The whole of a small text file.
+    pub fn read_text(&self, limit: u64) -> io::Result<String> {
+        if kind(&self.stat) != FileType::RegularFile {
+            return Err(io::Error::other("it is no file"));
+        }
+        let file = File::open(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))?;
+        let mut text = String::new();
+        file.take(limit).read_to_string(&mut text)?;
+        Ok(text)
+    }
+}

@@ -35,4 +35,4 @@ pub use instruction::{Command, Copy, Health, Heredoc, Instruction, Kind, Network
 pub use key::Key;
 pub use parse::{Dockerfile, changes, parse};
 pub use plan::{Base, Plan, StagePlan, plan};
-pub use stage::{Arguments, Stage, normalized};
+pub use stage::{Arguments, Expanded, Stage, normalized};

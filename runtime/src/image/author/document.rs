@@ -2,6 +2,7 @@
 
 use godwit_types::Digest;
 use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::image::config::{MAX_LAYERS, Platform, digest};
 
@@ -24,6 +25,16 @@ pub struct Event {
     pub created_by: String,
     pub comment: String,
     pub author: String,
+}
+
+/// A time in seconds since 1970 as images write it; None: now.
+pub fn rfc3339(seconds: Option<i64>) -> String {
+    let time = match seconds {
+        Some(seconds) => OffsetDateTime::from_unix_timestamp(seconds),
+        None => Ok(OffsetDateTime::now_utc()),
+    };
+    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    time.format(&Rfc3339).unwrap_or_default()
 }
 
 /// See the module.

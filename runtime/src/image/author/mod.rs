@@ -17,7 +17,7 @@ mod pack;
 mod register;
 mod tar_writer;
 
-pub use document::{Document, DocumentError, Event};
+pub use document::{Document, DocumentError, Event, rfc3339};
 pub use error::AuthorError;
 pub use pack::{Clamp, PackFault, Packed, pack};
 pub use register::Authored;

@@ -179,6 +179,23 @@ impl Store {
         Ok(summary)
     }
 
+    /// Forgets images that have no name. What else they have stays until it is collected.
+    pub fn forget(&self, ids: &[Digest]) -> Result<(), AuthorError> {
+        let _lock = self.lock()?;
+        let mut all = Names::read(&self.names())?;
+        let before = all.images.len();
+        let named: BTreeSet<_> = all.names.values().cloned().collect();
+        all.images
+            .retain(|id| named.contains(id) || !ids.contains(id));
+        if all.images.len() != before {
+            all.write(&self.names())?;
+        }
+        for id in ids.iter().filter(|id| !all.images.contains(id)) {
+            let _ = fs::remove_file(self.blob(id));
+        }
+        Ok(())
+    }
+
     fn below(&self, below: &[Digest]) -> Result<Vec<PathBuf>, AuthorError> {
         if below.len() >= MAX_LAYERS {
             return Err(AuthorError::Layers { limit: MAX_LAYERS });
