@@ -1,14 +1,17 @@
 //! One file per command. Each takes its arguments, asks the library and prints the answer; what
 //! it returns is the program's exit code.
 
+mod build;
 mod cluster_init;
 mod cluster_set;
+mod commit;
 mod completion;
 mod host_activate;
 mod host_drain;
 mod host_ls;
 mod image_load;
 mod image_ls;
+mod import;
 mod inspect;
 mod logs;
 mod member_ls;
@@ -37,6 +40,9 @@ pub enum Command {
     Inspect(inspect::Args),
     Stop(stop::Args),
     Rm(rm::Args),
+    Build(build::Args),
+    Commit(commit::Args),
+    Import(import::Args),
     Migrate(migrate::Args),
     /// Look at migrations and take them back
     #[command(subcommand)]
@@ -70,6 +76,8 @@ pub enum Migration {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    Build(build::Args),
+    Import(import::Args),
     Load(image_load::Args),
     Ls(image_ls::Args),
 }
@@ -108,6 +116,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::run(global, args).await,
         Command::Stop(args) => stop::run(global, args).await,
         Command::Rm(args) => rm::run(global, args).await,
+        Command::Build(args) | Command::Image(Image::Build(args)) => build::run(global, args).await,
+        Command::Commit(args) => commit::run(global, args).await,
+        Command::Import(args) | Command::Image(Image::Import(args)) => {
+            import::run(global, args).await
+        }
         Command::Migrate(args) => migrate::run(global, args).await,
         Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,

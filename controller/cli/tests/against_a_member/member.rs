@@ -230,6 +230,7 @@ fn unasked<T>() -> Answer<T> {
 impl Control for Served {
     type LogsStream = Answers<LogChunk>;
     type MigrateStream = Answers<Document>;
+    type BuildStream = Answers<Document>;
 
     async fn run(&self, _: Request<RunRequest>) -> Answer<Document> {
         match self.script()?.run.take() {
@@ -352,6 +353,18 @@ impl Control for Served {
         };
         drop(self.script()?);
         Ok(Response::new(document::write(&limits)))
+    }
+
+    async fn build(&self, _: Request<Streaming<AuthorChunk>>) -> Answer<Self::BuildStream> {
+        unasked()
+    }
+
+    async fn import_image(&self, _: Request<Streaming<AuthorChunk>>) -> Answer<LoadImageReply> {
+        unasked()
+    }
+
+    async fn commit_container(&self, _: Request<Document>) -> Answer<CommitReply> {
+        unasked()
     }
 
     async fn list_migrations(&self, _: Request<Empty>) -> Answer<Documents> {
