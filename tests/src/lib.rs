@@ -13,4 +13,5 @@ pub mod mover;
 pub mod programs;
 pub mod scene;
 pub mod testbed;
+pub mod tree;
 pub mod workload;

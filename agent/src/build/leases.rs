@@ -18,7 +18,7 @@ use tracing::{info, warn};
 /// The network of steps: each host's own, and no cluster network has its number or its addresses
 /// (RFC 2544 keeps them for tests of devices).
 const VNI: u32 = 0x00ff_fffe;
-const SUBNET: &str = "198.18.240.0/20";
+const SUBNET: &str = "198.19.240.0/20";
 
 /// The builds of this host.
 #[derive(Debug, Default)]

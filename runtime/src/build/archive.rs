@@ -360,3 +360,57 @@ impl State<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn archives_are_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let is = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            is_archive(&path)
+        };
+        let mut header = Header::new_ustar();
+        header.set_path("a").unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        let tar = [header.as_bytes().as_slice(), &[0; 1024]].concat();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        assert!(is(&tar).unwrap() && is(&gzip.finish().unwrap()).unwrap());
+        assert!(is(&zstd::encode_all(tar.as_slice(), 1).unwrap()).unwrap());
+        for other in [
+            &b""[..],
+            b"text",
+            &[0; 2048],
+            b"\x1f\x8bnot gzip",
+            &tar[..400],
+        ] {
+            assert!(!is(other).unwrap());
+        }
+        for packed in [&b"\xfd7zXZ\0...."[..], b"BZh91AY"] {
+            assert!(matches!(is(packed), Err(ArchiveFault::Compression(_))));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_unpacked_or_refused(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000)
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let how = Unpacking {
+                owner: Some((0, 0)),
+                follow: false,
+                dest: "",
+                go_on: &|| true,
+            };
+            let _ = unpack(bytes.as_slice(), dir.path(), &how);
+        }
+    }
+}

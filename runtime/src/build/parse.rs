@@ -621,6 +621,22 @@ mod tests {
     }
 
     #[test]
+    fn flags_that_are_not_known_here_say_what_to_do() {
+        for (text, words) in [
+            ("COPY --parents a b", "name the directories"),
+            ("COPY --exclude=x a b", ".dockerignore"),
+            ("ADD --checksum=x a b", "nothing is fetched"),
+            ("RUN --security=insecure x", "what a container has"),
+        ] {
+            let found = refusal(&format!("FROM x\n{text}"));
+            assert!(
+                found.starts_with("Dockerfile:2:") && found.contains(words),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
     fn a_trigger_with_a_heredoc_reads_back() {
         let Kind::Onbuild(text) = one("ONBUILD COPY <<a /f\nx\na") else {
             panic!()
