@@ -475,13 +475,29 @@ impl Stage {
     }
 }
 
-/// A script with its own interpreter, for the shell to write down and run.
+/// A script with its own interpreter, for the shell to write down and hand over. Where it lies
+/// nothing can be executed, so the line is read here as the kernel would.
 fn interpreted(text: &str) -> String {
     let mut end = "GODWIT_SCRIPT".to_owned();
     while text.lines().any(|line| line == end) {
         end.push('_');
     }
-    format!("f=/dev/shm/script && cat > $f <<'{end}' && chmod 700 $f && exec $f\n{text}{end}\n")
+    let first = text.lines().next().unwrap_or_default();
+    let line = first.trim_start_matches("#!").trim();
+    // All that follows the interpreter is one argument.
+    let (program, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let words = [program, argument.trim()];
+    let words: Vec<_> = words
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .map(quoted)
+        .collect();
+    let words = words.join(" ");
+    format!("f=/dev/shm/script && cat > $f <<'{end}' && exec {words} $f\n{text}{end}\n")
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Variables in the text of a heredoc; quotes are text like any other.
@@ -690,6 +706,7 @@ mod tests {
         assert_eq!(command("RUN <<A\n1\n2\nA"), "1\n2\n");
         let script = command("RUN <<A\n#!/usr/bin/env sh\nGODWIT_SCRIPT\nA");
         assert!(script.contains("<<'GODWIT_SCRIPT_'") && script.contains("#!/usr/bin/env sh\n"));
+        assert!(script.contains("exec '/usr/bin/env' 'sh' $f\n"), "{script}");
     }
 
     #[test]
