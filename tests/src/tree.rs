@@ -12,7 +12,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// Type, mode, owner, content and extended attributes of everything below `root`, by its path.
-/// Paths in `skip` are left out with all that is in them; the root itself is `.`.
+/// Paths in `skip` are left out with all that is in them; `.` is the
+/// root itself, without what is in it.
 pub fn read(root: &Path, skip: &[&str]) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     walk(root, "", skip, &mut found)?;
@@ -29,7 +30,9 @@ fn walk(
     let name = if below.is_empty() { "." } else { below };
     let described = describe(&path).with_context(|| path.display().to_string())?;
     let is_directory = described.starts_with("directory");
-    found.insert(name.to_owned(), described);
+    if !skip.contains(&name) {
+        found.insert(name.to_owned(), described);
+    }
     if !is_directory {
         return Ok(());
     }
