@@ -27,6 +27,7 @@ mod lines;
 mod parse;
 mod plan;
 mod stage;
+mod values;
 
 pub use cache::{Cache, CacheError, Cached};
 pub use error::{BuildFault, Refused};
@@ -35,4 +36,5 @@ pub use instruction::{Command, Copy, Health, Heredoc, Instruction, Kind, Network
 pub use key::Key;
 pub use parse::{Dockerfile, changes, parse};
 pub use plan::{Base, Plan, StagePlan, plan};
-pub use stage::{Arguments, Expanded, Stage, normalized};
+pub use stage::{Arguments, Expanded, Stage};
+pub use values::normalized;
