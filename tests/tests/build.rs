@@ -505,14 +505,15 @@ fn heredocs_triggers_and_limits_reach_their_steps() {
                 RUN <<EOF\necho a > /a\necho \"$NAME\" >> /a\nEOF\n\
                 RUN <<EOF\n#!/usr/bin/env sh\necho $0 > /script\nEOF\n\
                 RUN cat <<A > /cat\n${NAME}\nA\n\
-                RUN cat /sys/fs/cgroup/pids/*/pids.max /sys/fs/cgroup/pids.max 2>/dev/null | head -1; nproc\n\
-                HEALTHCHECK NONE\nCMD cat /h/one.txt /h/two.txt /a /cat /u\n";
+                RUN ip addr show eth0 > /net && ! ping -c 1 -w 1 192.0.2.1\n\
+                RUN --network=none ! ip addr show eth0 && seq 1 20000\n\
+                HEALTHCHECK NONE\nCMD cat /h/one.txt /h/two.txt /a /cat /u; grep -c 198.19.240 /net\n";
     let dir = context(
         &cluster,
         "uses",
         &[("Dockerfile", text), ("trigger", "triggered\n")],
     );
-    build(
+    let events = build(
         &cluster,
         &[
             "-t",
@@ -524,10 +525,22 @@ fn heredocs_triggers_and_limits_reach_their_steps() {
             &dir.display().to_string(),
         ],
     );
+    // All of what a step says comes, in its order.
+    let output: String = events
+        .iter()
+        .filter(|event| event["event"] == "output" && event["stream"] == "stdout")
+        .filter_map(|event| event["text"].as_str())
+        .collect();
+    let numbers: Vec<_> = (1..=20_000).map(|number| number.to_string()).collect();
+    assert!(
+        output.ends_with(&(numbers.join("\n") + "\n")),
+        "{} bytes",
+        output.len()
+    );
     let said = cluster.ok(&["run", "uses"]).unwrap();
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["n", "$NAME", "a", "n", "n", "triggered"]
+        ["n", "$NAME", "a", "n", "n", "triggered", "1"]
     );
 
     // More than it may have.

@@ -14,7 +14,7 @@ use godwit_runtime::{
     },
 };
 use godwit_types::{BuildEvent, BuildRequest, Digest, ImageSummary};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{
     error::{BuildError, StepError},
@@ -58,6 +58,14 @@ impl Cancel {
     }
 }
 
+/// What a build says. Of a step's output only so much is said ahead of who reads it.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub events: mpsc::UnboundedSender<BuildEvent>,
+    /// A place for each piece of output; who has read one gives its place back.
+    pub room: Arc<Semaphore>,
+}
+
 /// Bytes that nobody can guess.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -75,7 +83,7 @@ pub struct Job {
     request: BuildRequest,
     workplace: Workplace,
     cancel: Cancel,
-    events: mpsc::UnboundedSender<BuildEvent>,
+    said: Said,
     cache: Cache,
     store: Store,
     arguments: Arguments,
@@ -122,7 +130,7 @@ pub async fn build(
     request: BuildRequest,
     context: Archive,
     cancel: Cancel,
-    events: mpsc::UnboundedSender<BuildEvent>,
+    said: Said,
 ) -> Result<ImageSummary, BuildError> {
     let prepare = |what: &str, source| BuildError::Prepare(what.to_owned(), source);
     let name: String = random::<8>()
@@ -148,7 +156,7 @@ pub async fn build(
         request,
         workplace,
         cancel: cancel.clone(),
-        events,
+        said,
         cache,
         clamp,
         number: 0,
@@ -166,7 +174,7 @@ pub async fn build(
 impl Job {
     fn say(&self, event: BuildEvent) {
         // Nobody listens any more: the build is about to be cancelled.
-        let _ = self.events.send(event);
+        let _ = self.said.events.send(event);
     }
 
     async fn run(&mut self, context: Archive) -> Result<ImageSummary, BuildError> {
@@ -473,6 +481,7 @@ impl Job {
             host: &self.host,
             workplace: &self.workplace,
             cancel: &self.cancel,
+            room: &self.said.room,
             image,
             layers,
             command: stage.command(run),
@@ -481,7 +490,7 @@ impl Job {
             network: run.network == Network::Default && !self.request.no_network,
             clamp: self.clamp,
         };
-        let (number, events) = (self.number, self.events.clone());
+        let (number, events) = (self.number, self.said.events.clone());
         let mut said = move |stream, text| {
             let _ = events.send(BuildEvent::Output {
                 number,

@@ -19,14 +19,14 @@ use godwit_types::{
     BuildEvent, BuildRequest, CommandFailure, CommitRequest, ContainerId, FailureKind, ImageName,
     ImageSummary, ImportRequest,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::{
     error::BuildError,
-    job::{self, Cancel},
+    job::{self, Cancel, Said},
     receive,
 };
 use crate::{failures, host::Host};
@@ -41,13 +41,18 @@ pub async fn build(host: Arc<Host>, chunks: Streaming<AuthorChunk>) -> Result<Ev
     let (request, context) = receive::open::<BuildRequest>(chunks).await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     let (events, mut said) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(AHEAD));
+    let saying = Said {
+        events,
+        room: room.clone(),
+    };
     let cancel = Cancel::default();
     let building = tokio::spawn(job::build(
         host.clone(),
         request,
         context,
         cancel.clone(),
-        events,
+        saying,
     ));
     tokio::spawn(async move {
         loop {
@@ -56,6 +61,9 @@ pub async fn build(host: Arc<Host>, chunks: Streaming<AuthorChunk>) -> Result<Ev
                     Some(event) => {
                         if sender.send(Ok(document::write(&event))).await.is_err() {
                             cancel.cancel();
+                        }
+                        if matches!(event, BuildEvent::Output { .. }) {
+                            room.add_permits(1);
                         }
                     }
                     // The build has ended, and all it said is sent.

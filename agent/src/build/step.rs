@@ -11,7 +11,7 @@ use godwit_types::{
     BuildOutput, ContainerId, ContainerName, ContainerSpec, Digest, ImageName, InstanceState,
     Limits, NetworkAttachment, Options,
 };
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{error::StepError, job::Cancel, leases::Workplace};
 use crate::{host::Host, logs::Reader};
@@ -27,6 +27,8 @@ pub struct Running<'a> {
     pub host: &'a Arc<Host>,
     pub workplace: &'a Workplace,
     pub cancel: &'a Cancel,
+    /// What may be said before somebody has read it: a step that says more waits.
+    pub room: &'a Semaphore,
     /// An image with the layers so far, the environment, the user and the directory.
     pub image: Digest,
     pub layers: Vec<Digest>,
@@ -136,6 +138,14 @@ impl Running<'_> {
                     break;
                 }
                 for chunk in chunks {
+                    tokio::select! {
+                        () = self.cancel.cancelled() => return Err(StepError::Interrupted),
+                        room = self.room.acquire() => {
+                            if let Ok(room) = room {
+                                room.forget();
+                            }
+                        }
+                    }
                     let stream = match chunk.source() {
                         Source::Stdout => BuildOutput::Stdout,
                         Source::Stderr => BuildOutput::Stderr,

@@ -195,7 +195,9 @@ pub(super) fn start(word: &str) -> Option<(String, bool, bool)> {
     };
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
     // `<<<` is the shell's own matter, as is anything with more to it.
-    (!name.is_empty() && name.chars().all(fits)).then(|| (name.to_owned(), expand, chomp))
+    // It is a file's name where it is copied: `..` is none.
+    let is_name = name.chars().any(char::is_alphanumeric) && name.chars().all(fits);
+    is_name.then(|| (name.to_owned(), expand, chomp))
 }
 
 fn starts(text: &str) -> Vec<(String, bool, bool)> {
@@ -276,6 +278,7 @@ mod tests {
         assert!(found[2].heredocs.is_empty());
         let error = lines("f", "FROM x\nRUN <<E\nabc").unwrap_err();
         assert_eq!(error.to_string(), "f:2: heredoc `E` has no end");
+        assert!(read("COPY <<.. /x")[0].heredocs.is_empty());
         assert!(
             read("RUN cat <<< x\nRUN echo '<<E'")
                 .iter()

@@ -142,7 +142,10 @@ impl Stage {
                         .or(default)
                         .or_else(|| arguments.globals.get(name).cloned());
                     if let Some(value) = value {
-                        plain(&value)?;
+                        // Of several lines it may be.
+                        if value.contains('\0') {
+                            return Err(Refused::Control);
+                        }
                         self.arguments.insert(name.clone(), value);
                     }
                     said.push(name.clone());
