@@ -172,6 +172,8 @@ proptest! {
         let layer = store.author(&[], &upper, None, &|| true).unwrap();
         let unpacked = store.unpacked(std::slice::from_ref(&layer.diff_id)).unwrap();
         prop_assert_eq!(packed(&unpacked[0]), packed(&upper));
+        let blob = dir.path().join("images/blobs/sha256").join(layer.diff_id.hex());
+        prop_assert_eq!(fs::read(blob).unwrap(), packed(&upper));
         let again = store.author(&[], &unpacked[0], None, &|| true).unwrap();
         prop_assert_eq!(again, layer);
     }

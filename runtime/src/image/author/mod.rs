@@ -2,7 +2,8 @@
 //! it an image of the store.
 //!
 //! ```text
-//! overlay's upper ──pack──▶ tar (its digest is the diff id) ──layer::unpack──▶ layers/<chain id>
+//! overlay's upper ──pack──▶ tar ──layer::unpack──▶ layers/<chain id>
+//!                            └─ its digest is the diff id ─▶ blobs/sha256/<diff id>
 //! Document (edited) ───────────────────────────────────────▶ blobs, then names.json
 //! ```
 //!

@@ -223,7 +223,8 @@ impl Store {
         Ok(value)
     }
 
-    /// Unpacks a tar that lies in `tmp` and gives it its name in the store.
+    /// Unpacks a tar that lies in `tmp` and gives both their names in the store. The tar is kept as
+    /// a blob: no other one has its digest, and whoever is given the image needs it.
     fn place_layer(
         &self,
         tmp: &Path,
@@ -236,46 +237,30 @@ impl Store {
         all.push(diff_id.clone());
         let chain = chain_ids(&all).pop().unwrap_or_else(|| diff_id.clone());
         let target = self.layer(&chain);
-        if target.join("fs").is_dir() {
-            let size = self.layer_note(&chain)?.size;
-            return Ok(Authored { diff_id, size });
-        }
         let made = tmp.join(chain.hex());
-        let fs = made.join("fs");
-        for dir in [&made, &fs] {
-            DirBuilder::new()
-                .mode(0o755)
-                .create(dir)
-                .map_err(failed("make directory", dir))?;
-        }
-        let unpacked = layer::unpack(tar, &fs, &diff_id, paths);
-        let size = unpacked.map_err(|source| AuthorError::Layer {
-            layer: diff_id.clone(),
-            source,
-        })?;
-        let note = LayerNote {
-            diff_id: diff_id.clone(),
-            size,
+        let size = match target.join("fs").is_dir() {
+            true => self.layer_note(&chain)?.size,
+            false => unpack(&made, tar, &diff_id, paths)?,
         };
-        let path = made.join("layer.json");
-        let json = serde_json::to_vec(&note).map_err(|source| ImageError::Document {
-            path: path.clone(),
-            source,
-        })?;
-        fs::write(&path, json).map_err(failed("write", &path))?;
-        // Before it gets its name, since a name is believed after a crash.
+        // Before they get their names, since a name is believed after a crash.
         let root = File::open(self.root()).map_err(failed("open", self.root()))?;
         rustix::fs::syncfs(&root)
             .map_err(io::Error::from)
             .map_err(failed("sync the file system of", self.root()))?;
         let _lock = self.lock()?;
+        let blob = self.blob(&diff_id);
+        if !blob.exists() {
+            fs::rename(tar, &blob).map_err(failed("rename", tar))?;
+        }
         // Somebody else may have made the same.
         if !target.join("fs").is_dir() {
             fs::rename(&made, &target).map_err(failed("rename", &made))?;
-            let layers = self.root().join("layers");
-            File::open(&layers)
+        }
+        for path in [&blob, &target] {
+            let dir = path.parent().unwrap_or(self.root());
+            File::open(dir)
                 .and_then(|dir| dir.sync_all())
-                .map_err(failed("sync", &layers))?;
+                .map_err(failed("sync", dir))?;
         }
         Ok(Authored { diff_id, size })
     }
@@ -284,6 +269,38 @@ impl Store {
     pub fn ids(&self) -> Result<BTreeSet<Digest>, AuthorError> {
         Ok(Names::read(&self.names())?.images)
     }
+}
+
+/// Makes `made` a layer as the store has them. Answers the bytes of its files.
+fn unpack(
+    made: &Path,
+    tar: &Path,
+    diff_id: &Digest,
+    below: &[PathBuf],
+) -> Result<u64, AuthorError> {
+    let fs = made.join("fs");
+    for dir in [made, &fs] {
+        DirBuilder::new()
+            .mode(0o755)
+            .create(dir)
+            .map_err(failed("make directory", dir))?;
+    }
+    let unpacked = layer::unpack(tar, &fs, diff_id, below);
+    let size = unpacked.map_err(|source| AuthorError::Layer {
+        layer: diff_id.clone(),
+        source,
+    })?;
+    let note = LayerNote {
+        diff_id: diff_id.clone(),
+        size,
+    };
+    let path = made.join("layer.json");
+    let json = serde_json::to_vec(&note).map_err(|source| ImageError::Document {
+        path: path.clone(),
+        source,
+    })?;
+    std::fs::write(&path, json).map_err(failed("write", &path))?;
+    Ok(size)
 }
 
 fn chain_ids(layers: &[Digest]) -> Vec<Digest> {
