@@ -473,7 +473,14 @@ impl Job {
             return Err(StepError::NothingToRun);
         }
         let mut document = stage.document.clone();
-        for key in ["Entrypoint", "Cmd", "Healthcheck"] {
+        // Of the image that is made, and of no step: what a step writes below a volume is kept.
+        for key in [
+            "Entrypoint",
+            "Cmd",
+            "Healthcheck",
+            "Volumes",
+            "ExposedPorts",
+        ] {
             document.config_mut().remove(key);
         }
         let image = self.lease(&document).await?;
