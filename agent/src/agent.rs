@@ -21,7 +21,9 @@ use tracing::{error, info, warn};
 
 use crate::{
     board::Board,
+    build::{self, Builds},
     container::{self, Containers},
+    exclusive::Exclusive,
     health::Health,
     host::Host,
     host_service,
@@ -205,11 +207,15 @@ impl Agent {
             tails: Tails::default(),
             progress: ProgressBoard::default(),
             containers: Containers::default(),
+            builds: Builds::default(),
+            exclusive: Exclusive::default(),
             doors: Arc::default(),
             live: LiveSettings::new(config.live),
             connected: AtomicBool::new(false),
             networks: tokio::sync::Mutex::default(),
         });
+        build::clear_leftovers(&host.runtime).await;
+        host.runtime.end_interrupted_commits().await?;
         host.refresh_images().await;
         attach(&host).await?;
         let settings = Settings {

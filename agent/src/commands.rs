@@ -24,6 +24,10 @@ use crate::{
 /// clears away by itself.
 pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
     pause::at(verb.name()).await;
+    let _had = match verb.container() {
+        Some(container) => Some(host.exclusive.take(container).await),
+        None => None,
+    };
     let runtime = &host.runtime;
     let result = match verb {
         Verb::Run {

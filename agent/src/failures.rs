@@ -26,6 +26,7 @@ pub fn of_runtime(error: &RuntimeError) -> CommandFailure {
         | RuntimeError::ShimStart { .. }
         | RuntimeError::Shim(_)
         | RuntimeError::Image(_)
+        | RuntimeError::Author(_)
         | RuntimeError::LeftBehind { .. }
         | RuntimeError::Memory(_)
         | RuntimeError::Rootfs(_)

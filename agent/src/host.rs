@@ -13,7 +13,9 @@ use tracing::warn;
 
 use crate::{
     board::Board,
+    build::Builds,
     container::Containers,
+    exclusive::Exclusive,
     ledger::Ledger,
     live::LiveSettings,
     outbox::Outbox,
@@ -40,6 +42,8 @@ pub struct Host {
     pub arrivals: Arrivals,
     pub tails: Tails,
     pub containers: Containers,
+    pub builds: Builds,
+    pub exclusive: Exclusive,
     pub doors: Arc<Doors>,
     pub live: LiveSettings,
     /// There is a session with a leader.

@@ -10,11 +10,11 @@ use std::{
 use futures::Stream;
 use godwit_proto::{
     agent::{
-        HostLogsRequest, ImageChunk,
+        HostCommitRequest, HostLogsRequest, ImageChunk,
         host_service_server::{HostService, HostServiceServer},
     },
     authz,
-    control::{LogChunk, LookRequest, SessionInput},
+    control::{AuthorChunk, LogChunk, LookRequest, SessionInput},
     document,
     failure::{chain, failed},
     limits, v1,
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::{
-    failures,
+    build, failures,
     host::Host,
     loading::{self, Piece},
     logs::{Reader, Wanted},
@@ -168,6 +168,35 @@ impl HostService for Service {
         }
         self.host.refresh_images().await;
         Ok(Response::new(document::write_all(images)))
+    }
+
+    type BuildStream = build::service::Events;
+
+    async fn build(
+        &self,
+        request: Request<Streaming<AuthorChunk>>,
+    ) -> Result<Response<Self::BuildStream>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let events = build::service::build(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(events))
+    }
+
+    async fn import_image(
+        &self,
+        request: Request<Streaming<AuthorChunk>>,
+    ) -> Result<Response<v1::Document>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let image = build::service::import(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(image))
+    }
+
+    async fn commit_container(
+        &self,
+        request: Request<HostCommitRequest>,
+    ) -> Result<Response<v1::Document>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let image = build::service::commit(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(image))
     }
 }
 

@@ -14,8 +14,10 @@
 
 mod agent;
 mod board;
+mod build;
 mod commands;
 pub mod container;
+mod exclusive;
 mod failures;
 mod health;
 mod host;

@@ -9,7 +9,8 @@ runtime_packages=(iproute2 nftables tar libseccomp2)
 # shellcheck disable=SC2034
 build_packages=(gcc libc6-dev pkg-config libseccomp-dev)
 # shellcheck disable=SC2034
-test_packages=(jq patchelf procps)
+# buildah is the peer of builds.
+test_packages=(jq patchelf procps buildah)
 
 is_installed() {
     # ${db:Status-Status} is dpkg's, not the shell's.

@@ -5,6 +5,7 @@
 //! (`godwit-shim`, one process per container) is its other half and is spoken to through
 //! [`shim::Client`].
 
+pub mod build;
 pub mod cgroup;
 pub mod checkpoint;
 pub mod container;
@@ -24,4 +25,4 @@ pub mod tmpfs;
 mod unmovable;
 pub mod volume;
 
-pub use runtime::{Config, LAYER, LayerPart, Moving, Runtime, RuntimeError, VOLUME};
+pub use runtime::{Config, Interrupt, LAYER, LayerPart, Moving, Runtime, RuntimeError, VOLUME};

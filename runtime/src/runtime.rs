@@ -5,6 +5,7 @@
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
 mod adopt;
+mod author;
 mod error;
 mod layer;
 mod lifecycle;
@@ -26,6 +27,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+pub use author::Interrupt;
 pub use error::RuntimeError;
 use godwit_types::{ByteSize, ContainerId, ContainerSpec, HostFacts};
 pub use layer::{LAYER, LayerPart, Moving, VOLUME};

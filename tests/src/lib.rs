@@ -14,4 +14,5 @@ pub mod programs;
 pub mod scene;
 pub mod terminal;
 pub mod testbed;
+pub mod tree;
 pub mod workload;

@@ -102,7 +102,7 @@ async fn feed(
     }
 }
 
-fn read(cluster: &Cluster, reply: LoadImageReply) -> Result<Vec<HostLoad>, ClientError> {
+pub(crate) fn read(cluster: &Cluster, reply: LoadImageReply) -> Result<Vec<HostLoad>, ClientError> {
     reply
         .hosts
         .into_iter()

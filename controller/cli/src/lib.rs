@@ -5,8 +5,10 @@
 
 pub mod address;
 pub mod archive;
+pub mod author;
 pub mod client;
 pub mod cluster;
+pub mod context;
 pub mod docker_view;
 pub mod door;
 pub mod drain;

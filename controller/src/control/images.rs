@@ -88,7 +88,10 @@ pub async fn load(
     Ok(LoadImageReply { hosts })
 }
 
-fn targets(leader: &Leader, wanted: &[String]) -> Result<Vec<(HostName, String)>, Refusal> {
+pub(super) fn targets(
+    leader: &Leader,
+    wanted: &[String],
+) -> Result<Vec<(HostName, String)>, Refusal> {
     let state = leader.state();
     let names = if wanted.is_empty() {
         leader.sessions.live()

@@ -1,6 +1,7 @@
 //! What people and programs ask of the cluster: the gRPC edge. Each request is answered by the
 //! leader; a follower passes it on and hands back what comes.
 
+mod author;
 mod containers;
 mod drain;
 mod estimate;
@@ -23,12 +24,12 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        AddMemberRequest, ContainerRequest, CreateNetworkRequest, CreateVolumeRequest,
-        DrainRequest, HostRequest, KillRequest, LabelHostRequest, LoadImageChunk, LoadImageReply,
-        LogChunk, LogsRequest, LookRequest, MemberRequest, MigrateRequest, MigrationRequest,
-        NetworkRequest, PauseRequest, PruneVolumesRequest, RemoveMembersRequest, RemoveRequest,
-        RenameRequest, RunRequest, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
-        UpdateRequest, VolumeRequest,
+        AddMemberRequest, AuthorChunk, CommitReply, ContainerRequest, CreateNetworkRequest,
+        CreateVolumeRequest, DrainRequest, HostRequest, KillRequest, LabelHostRequest,
+        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, LookRequest, MemberRequest,
+        MigrateRequest, MigrationRequest, NetworkRequest, PauseRequest, PruneVolumesRequest,
+        RemoveMembersRequest, RemoveRequest, RenameRequest, RunRequest, SessionInput,
+        SessionOutput, SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -581,6 +582,58 @@ impl Control for Service {
     ) -> Result<Response<Empty>, Status> {
         unary!(self, request, label_host, again: true, |leader, message| {
             orders::label_host(leader, message)
+        })
+    }
+
+    type BuildStream = Answers<Document>;
+
+    async fn build(
+        &self,
+        request: Request<Streaming<AuthorChunk>>,
+    ) -> Result<Response<Self::BuildStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let chunks = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let events = author::build(&self.member, &leader, chunks).await?;
+                Ok(Response::new(Box::pin(events)))
+            }
+            Place::There(mut client) => {
+                // A stream that broke ends early, without its end being said.
+                let chunks = chunks.map_while(Result::ok);
+                let events = client.build(forward(chunks)).await?.into_inner();
+                Ok(Response::new(Box::pin(events)))
+            }
+        }
+    }
+
+    async fn import_image(
+        &self,
+        request: Request<Streaming<AuthorChunk>>,
+    ) -> Result<Response<LoadImageReply>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let chunks = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let work = author::import(&self.member, &leader, chunks);
+                let reply = leader.scope.run(work).await.unwrap_or_else(|| Err(lost()));
+                reply.map(Response::new)
+            }
+            Place::There(mut client) => {
+                let chunks = chunks.map_while(Result::ok);
+                client.import_image(forward(chunks)).await
+            }
+        }
+    }
+
+    async fn commit_container(
+        &self,
+        request: Request<Document>,
+    ) -> Result<Response<CommitReply>, Status> {
+        unary!(self, request, commit_container, again: false, |leader, message| {
+            author::commit(&self.member, leader, message)
         })
     }
 }

@@ -5,6 +5,7 @@
 //! Raft: `proto` carries these values as versioned documents, `controller/core` decides over
 //! them, `runtime` acts on them.
 
+mod build;
 mod command;
 mod cpu;
 mod details;
@@ -13,6 +14,7 @@ mod exec;
 mod generation;
 mod host;
 mod id;
+mod ignore;
 mod image;
 mod instance;
 mod limits;
@@ -30,6 +32,7 @@ mod units;
 mod view;
 mod volume;
 
+pub use build::{BuildEvent, BuildOutput, BuildRequest, CommitRequest, ImportRequest};
 pub use command::{
     AgentCommand, AgentReport, CommandFailure, FailureKind, Need, Outcome, PostCopyTo, Verb,
 };
@@ -43,6 +46,7 @@ pub use id::{
     ContainerId, ContainerName, HostName, IdError, MemberName, MigrationId, NetworkName,
     OperationId, VolumeId, VolumeName,
 };
+pub use ignore::{IgnoreError, IgnoreRules};
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use limits::{DeviceRate, Limits, LimitsChange, cpuset, shares_to_weight};

@@ -241,6 +241,22 @@ impl Group {
         }
     }
 
+    /// Waits until every task stands still after [`freeze`](Self::freeze).
+    pub fn settle(&self) -> Result<()> {
+        let events = self.freezer()?.join("cgroup.events");
+        let deadline = Instant::now() + PATIENCE;
+        while !read(&events)?.lines().any(|line| line == "frozen 1") {
+            if Instant::now() > deadline {
+                return Err(CgroupError::Timeout {
+                    group: self.path.clone(),
+                    step: "freeze",
+                });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Whether `freeze` was asked for and not taken back.
     pub fn is_frozen(&self) -> bool {
         self.freezer()

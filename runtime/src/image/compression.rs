@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Cursor, Read};
 const PEEK: usize = 4;
 
 /// The plain stream behind gzip, zstd or nothing.
-pub(super) fn plain<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn plain<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut start = Vec::with_capacity(PEEK);
     input.by_ref().take(PEEK as u64).read_to_end(&mut start)?;
     let is = |magic: &[u8]| start.starts_with(magic);

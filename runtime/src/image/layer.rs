@@ -446,7 +446,7 @@ fn attributes(member: &Member, entry: &str) -> Result<Attributes, LayerFault> {
 
 /// Not `trusted`: with those an archive could talk to overlayfs. Nor labels of a security module,
 /// which belong to the host where the archive was made.
-fn is_kept(name: &[u8]) -> bool {
+pub(super) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || [xattr::CAPABILITY, xattr::ACCESS_ACL, xattr::DEFAULT_ACL].contains(&name)
 }

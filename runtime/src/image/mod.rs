@@ -21,7 +21,8 @@
 //! container.
 
 mod archive;
-mod compression;
+pub mod author;
+pub(crate) mod compression;
 mod config;
 mod docker;
 mod error;
@@ -34,3 +35,8 @@ pub(crate) mod tar_reader;
 
 pub use error::{ImageError, LayerFault, TarFault};
 pub use store::{Image, Store};
+
+/// This host's platform as images name it: `linux/amd64`.
+pub fn platform() -> String {
+    config::Platform::here().to_string()
+}

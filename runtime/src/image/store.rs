@@ -156,7 +156,7 @@ impl Store {
         Config::parse(id.as_str(), &json)
     }
 
-    fn layer_note(&self, chain: &Digest) -> Result<LayerNote, ImageError> {
+    pub(super) fn layer_note(&self, chain: &Digest) -> Result<LayerNote, ImageError> {
         let path = self.layer(chain).join("layer.json");
         let json = fs::read(&path).map_err(failed("read", &path))?;
         serde_json::from_slice(&json).map_err(|source| ImageError::Document { path, source })

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     cgroup::CgroupError,
     container::{BundleError, UserError},
-    image::ImageError,
+    image::{ImageError, author::AuthorError},
     memory::StoreError,
     network::NetworkError,
     rootfs::{DiffError, RootfsError},
@@ -74,6 +74,8 @@ pub enum RuntimeError {
     Shim(#[from] ShimError),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Author(#[from] AuthorError),
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
     #[error("writable layer can't be carried")]

@@ -2,8 +2,10 @@
 //! it returns is the program's exit code.
 
 mod attach;
+mod build;
 mod cluster_init;
 mod cluster_set;
+mod commit;
 mod completion;
 mod create;
 mod diff;
@@ -15,6 +17,7 @@ mod host_ls;
 mod host_update;
 mod image_load;
 mod image_ls;
+mod import;
 mod inspect;
 mod kill;
 mod logs;
@@ -77,6 +80,9 @@ pub enum Command {
     Rename(rename::Args),
     Update(update::Args),
     Rm(rm::Args),
+    Build(build::Args),
+    Commit(commit::Args),
+    Import(import::Args),
     Migrate(migrate::Args),
     /// Look at migrations and take them back
     #[command(subcommand)]
@@ -115,6 +121,8 @@ pub enum Migration {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    Build(build::Args),
+    Import(import::Args),
     Load(image_load::Args),
     Ls(image_ls::Args),
 }
@@ -185,6 +193,11 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Wait(args) => wait::run(global, args).await,
         Command::Rename(args) => rename::run(global, args).await,
         Command::Update(args) => update::run(global, args).await,
+        Command::Build(args) | Command::Image(Image::Build(args)) => build::run(global, args).await,
+        Command::Commit(args) => commit::run(global, args).await,
+        Command::Import(args) | Command::Image(Image::Import(args)) => {
+            import::run(global, args).await
+        }
         Command::Migrate(args) => migrate::run(global, args).await,
         Command::Migration(Migration::Ls(args)) => migration_ls::run(global, args).await,
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,

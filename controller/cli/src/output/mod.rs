@@ -2,6 +2,7 @@
 //! error.
 
 pub mod age;
+pub mod build;
 pub mod drain;
 pub mod failure;
 pub mod progress;

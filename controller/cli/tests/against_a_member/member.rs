@@ -234,6 +234,7 @@ fn unasked<T>() -> Answer<T> {
 impl Control for Served {
     type LogsStream = Answers<LogChunk>;
     type MigrateStream = Answers<Document>;
+    type BuildStream = Answers<Document>;
 
     async fn run(&self, _: Request<RunRequest>) -> Answer<Document> {
         match self.script()?.run.take() {
@@ -462,6 +463,18 @@ impl Control for Served {
     }
 
     async fn prune_volumes(&self, _: Request<PruneVolumesRequest>) -> Answer<Documents> {
+        unasked()
+    }
+
+    async fn build(&self, _: Request<Streaming<AuthorChunk>>) -> Answer<Self::BuildStream> {
+        unasked()
+    }
+
+    async fn import_image(&self, _: Request<Streaming<AuthorChunk>>) -> Answer<LoadImageReply> {
+        unasked()
+    }
+
+    async fn commit_container(&self, _: Request<Document>) -> Answer<CommitReply> {
         unasked()
     }
 
