@@ -18,6 +18,7 @@ use crate::{
     container::{self, Containers},
     host::Host,
     host_service,
+    images::{self, Images, ImagesConfig},
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     outbox::Outbox,
     postcopy::{Arrivals, Tails},
@@ -48,6 +49,8 @@ pub struct Config {
     pub memory_reserve: Option<u64>,
     /// How writes to the memory of containers may be tracked.
     pub tracking: godwit_runtime::memory::Wanted,
+    /// Registries, and how to speak to them.
+    pub images: ImagesConfig,
     /// Compare the memory of containers that leave with what came, in the freeze.
     pub verify_memory: bool,
 }
@@ -135,6 +138,7 @@ impl Agent {
             cluster: identity.cluster,
             tls,
             facts,
+            images: Images::new(config.images, runtime.clone()),
             runtime,
             ledger,
             board: Board::default(),
@@ -186,6 +190,7 @@ impl Agent {
             // A chunk in one frame, and not in sixteen.
             .max_frame_size(1 << 20)
             .add_service(host_service::Service::server(host.clone()))
+            .add_service(images::peers::Service::server(host.clone()))
             .add_service(TransferService::server(
                 host.name.clone(),
                 host.doors.clone(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use godwit_agent::Config;
+use godwit_agent::{Config, ImagesConfig};
 use godwit_runtime::memory::Wanted;
 use godwit_types::ByteSize;
 
@@ -73,6 +73,10 @@ pub struct Args {
         default_value = "auto"
     )]
     tracking: Wanted,
+    /// Registries, mirrors and limits of image transfers, as TOML or JSON
+    #[arg(long, value_name = "FILE", env = "GODWIT_IMAGES_CONFIG")]
+    images_config: Option<PathBuf>,
+
     /// Compare all memory of a container that leaves with what came to the other host, while it is
     /// frozen; a difference ends the migration. The freeze then grows with memory
     #[arg(long, env = "GODWIT_VERIFY_MEMORY")]
@@ -96,6 +100,10 @@ impl Args {
             shim: self.shim.unwrap_or_else(|| beside("godwit-shim")),
             memory_reserve: self.memory_reserve.map(|size| size.0),
             tracking: self.tracking,
+            images: match &self.images_config {
+                Some(path) => ImagesConfig::load(path)?,
+                None => ImagesConfig::default(),
+            },
             verify_memory: self.verify_memory,
         })
     }

@@ -204,7 +204,7 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             host.throttled.forget(container);
             runtime.release(container).await.map(|()| released)
         }
-        Verb::SyncNetwork { .. } => return network(host, verb).await,
+        Verb::SyncNetwork { .. } | Verb::BringImage { .. } => return network(host, verb).await,
     };
     result.map_err(|error| failures::of_runtime(&error))
 }

@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::{
     board::Board,
     container::Containers,
+    images::Images,
     ledger::Ledger,
     outbox::Outbox,
     postcopy::{Arrivals, Tails},
@@ -30,6 +31,7 @@ pub struct Host {
     /// As they were at the start.
     pub facts: HostFacts,
     pub runtime: Runtime,
+    pub images: Images,
     pub ledger: Ledger,
     pub board: Board,
     pub outbox: Outbox,

@@ -2,14 +2,14 @@
 
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use godwit_proto::{
     agent::{
         HostLogsRequest, ImageChunk,
         host_service_server::{HostService, HostServiceServer},
     },
     authz,
-    control::LogChunk,
+    control::{LogChunk, SaveImagesRequest},
     document,
     failure::{chain, failed},
     limits, v1,
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     failures,
     host::Host,
+    images,
     loading::{self, Piece},
     logs::Reader,
 };
@@ -107,6 +108,36 @@ impl HostService for Service {
         }
         self.host.refresh_images().await;
         Ok(Response::new(document::write_all(images)))
+    }
+
+    type ImageWorkStream = Pin<Box<dyn Stream<Item = Result<v1::Document, Status>> + Send>>;
+
+    async fn image_work(
+        &self,
+        request: Request<v1::Document>,
+    ) -> Result<Response<Self::ImageWorkStream>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let order = document::read(&request.into_inner())?;
+        let news = images::carry_out(self.host.clone(), order);
+        let news = ReceiverStream::new(news).map(|news| Ok(document::write(&news)));
+        Ok(Response::new(Box::pin(news)))
+    }
+
+    type SaveImagesStream = Pin<Box<dyn Stream<Item = Result<ImageChunk, Status>> + Send>>;
+
+    async fn save_images(
+        &self,
+        request: Request<SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let chunks = images::save(&self.host.images, request.into_inner().images).await;
+        let chunks = chunks
+            .map_err(|failure| failed(failures::on_host(&self.host.name, failure)))?;
+        let chunks = ReceiverStream::new(chunks).map(|chunk| match chunk {
+            Ok(data) => Ok(ImageChunk { data }),
+            Err(error) => Err(Status::internal(error.to_string())),
+        });
+        Ok(Response::new(Box::pin(chunks)))
     }
 }
 

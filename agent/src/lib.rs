@@ -20,6 +20,7 @@ mod delay;
 mod failures;
 mod host;
 mod host_service;
+mod images;
 pub mod ledger;
 mod loading;
 mod logs;
@@ -31,3 +32,4 @@ mod session;
 pub mod transfer;
 
 pub use agent::{Agent, AgentError, Config};
+pub use images::{ImagesConfig, ImagesConfigError};

@@ -5,6 +5,7 @@
 //! one at a time (the agent has one task per container); calls for different ones at will.
 
 mod error;
+mod images;
 mod layer;
 mod lifecycle;
 mod mapped;

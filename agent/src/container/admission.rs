@@ -55,7 +55,8 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::CheckSource { .. }
         | Verb::CheckDestination { .. }
         | Verb::Sample { .. }
-        | Verb::SyncNetwork { .. } => None,
+        | Verb::SyncNetwork { .. }
+        | Verb::BringImage { .. } => None,
     }
 }
 
@@ -210,7 +211,7 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } => Admission::Refuse(CommandFailure::new(
+        Verb::SyncNetwork { .. } | Verb::BringImage { .. } => Admission::Refuse(CommandFailure::new(
             FailureKind::Internal,
             "a network's command is not a container's",
         )),

@@ -23,7 +23,7 @@ use std::{
 
 use godwit_proto::failure::chain;
 use godwit_types::{
-    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId, Verb,
 };
 pub use task::ask;
 use tokio::sync::mpsc;
@@ -32,6 +32,7 @@ use tracing::warn;
 use crate::{
     commands, failures,
     host::Host,
+    images,
     ledger::{Answer, Ledger, LedgerError, Record},
 };
 
@@ -49,7 +50,14 @@ pub fn submit(host: &Arc<Host>, command: AgentCommand) {
     let Some(container) = command.verb.container().cloned() else {
         let host = host.clone();
         tokio::spawn(async move {
-            let answer = commands::network(&host, &command.verb).await;
+            let answer = match &command.verb {
+                Verb::BringImage {
+                    image,
+                    names,
+                    peers,
+                } => images::bring(&host, image, names, peers).await,
+                verb => commands::network(&host, verb).await,
+            };
             answer_now(&host, command.operation, answer).await;
         });
         return;

@@ -12,5 +12,7 @@ pub mod env;
 pub mod error;
 pub mod exit_code;
 pub mod hint;
+pub mod images;
 pub mod logs;
 pub mod migration;
+pub mod registries;

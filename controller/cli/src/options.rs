@@ -46,7 +46,8 @@ impl Global {
         Ok(Cluster::open(&self.config_dir()?)?)
     }
 
-    fn config_dir(&self) -> anyhow::Result<PathBuf> {
+    /// Where addresses and credentials are.
+    pub fn config_dir(&self) -> anyhow::Result<PathBuf> {
         if let Some(dir) = self
             .config
             .as_ref()

@@ -246,7 +246,8 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Stop { .. }
         | Verb::Remove { .. }
         | Verb::Sample { .. }
-        | Verb::SyncNetwork { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
+        | Verb::SyncNetwork { .. }
+        | Verb::BringImage { .. } => unreachable!("{} is no verb of a hand-over", verb.name()),
     }
 }
 

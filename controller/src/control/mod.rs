@@ -4,6 +4,7 @@
 mod containers;
 mod drain;
 mod estimate;
+mod image_work;
 mod images;
 mod lists;
 mod logs;
@@ -17,9 +18,9 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest, RemoveRequest,
-        RunRequest, SetLimitsRequest, StopRequest,
+        ContainerRequest, CreateNetworkRequest, DrainRequest, HostRequest, ImageWorkRequest,
+        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest,
+        RemoveRequest, RunRequest, SaveImagesRequest, SavedChunk, SetLimitsRequest, StopRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -138,7 +139,9 @@ macro_rules! unary {
 #[tonic::async_trait]
 impl Control for Service {
     async fn run(&self, request: Request<RunRequest>) -> Result<Response<Document>, Status> {
-        unary!(self, request, run, again: false, |leader, message| run::run(leader, message))
+        unary!(self, request, run, again: false, |leader, message| {
+            run::run(&self.member, leader, message)
+        })
     }
 
     async fn list_containers(
@@ -354,6 +357,48 @@ impl Control for Service {
         unary!(self, request, set_limits, again: true, |leader, message| {
             drain::set_limits(leader, message)
         })
+    }
+
+    type ImageWorkStream = Answers<Document>;
+
+    async fn image_work(
+        &self,
+        request: Request<ImageWorkRequest>,
+    ) -> Result<Response<Self::ImageWorkStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = image_work::stream(self.member.clone(), leader, message).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let stream = client.image_work(forward(message)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
+    type SaveImagesStream = Answers<SavedChunk>;
+
+    async fn save_images(
+        &self,
+        request: Request<SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = image_work::save(self.member.clone(), leader, message).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let stream = client.save_images(forward(message)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
     }
 }
 

@@ -5,18 +5,23 @@ use std::sync::Arc;
 use godwit_core::{Candidate, Command, DEFAULT_NETWORK, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, ContainerName, Cpus, Digest, HostName, ImageName, Limits, NetworkName,
-    Options, Refusal,
+    AgentReport, ByteSize, ContainerName, Cpus, Digest, FailureKind, HostName, ImageName,
+    ImageOrder, Limits, NetworkName, Options, Refusal, RegistryCredentials,
 };
 use tonic::Status;
 
-use super::{containers::view_of, invalid, job_status, read, status_of};
+use super::{containers::view_of, image_work, invalid, job_status, read, status_of};
 use crate::{
     ids,
-    leader::{Job, JobError, Leader},
+    leader::{Job, JobError, Leader, images, sessions::AskError},
+    member::Member,
 };
 
-pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
+pub async fn run(
+    member: &Member,
+    leader: &Arc<Leader>,
+    request: RunRequest,
+) -> Result<Document, Status> {
     let state = read(leader).await?;
     let image: ImageName = request
         .image
@@ -37,8 +42,9 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
-    let (host, image_id) =
-        place(leader, &state, &request.host, &image).map_err(failure::refused)?;
+    let credentials = request.credentials.as_ref().map(document::read).transpose()?;
+    let host = place(leader, &state, &request.host, &image).map_err(failure::refused)?;
+    let image_id = obtain(member, leader, &host, &request, &image, credentials).await?;
     let id = ids::container_id();
     let new = NewContainer {
         id: id.clone(),
@@ -83,12 +89,13 @@ pub(super) fn image_on(report: &AgentReport, image: &ImageName) -> Option<Digest
         .map(|summary| summary.id.clone())
 }
 
+/// The host that was asked for, or the best: one that has the image, if any does.
 fn place(
     leader: &Leader,
     state: &State,
     wanted: &str,
     image: &ImageName,
-) -> Result<(HostName, Digest), Refusal> {
+) -> Result<HostName, Refusal> {
     let reports = leader.sessions.reports();
     if wanted.is_empty() {
         let candidate = |(host, (up, report)): (&HostName, &(bool, AgentReport))| Candidate {
@@ -97,12 +104,8 @@ fn place(
             has_image: image_on(report, image).is_some(),
         };
         let candidates: Vec<_> = reports.iter().map(candidate).collect();
-        let host = choose(state, &candidates);
-        let found = host.and_then(|host| {
-            let id = image_on(&reports.get(&host)?.1, image)?;
-            Some((host, id))
-        });
-        return found.ok_or_else(|| Refusal::NoHostForImage {
+        let host = choose(state, &candidates).or_else(|| image_work::roomy(leader));
+        return host.ok_or_else(|| Refusal::NoHostForImage {
             image: image.to_string(),
         });
     }
@@ -110,17 +113,55 @@ fn place(
     if state.is_draining(&host) {
         return Err(Refusal::HostDraining { host });
     }
-    let (_, report) = reports
-        .get(&host)
-        .filter(|(up, _)| *up)
-        .ok_or_else(|| Refusal::HostDown { host: host.clone() })?;
-    match image_on(report, image) {
-        Some(id) => Ok((host, id)),
-        None => Err(Refusal::ImageMissing {
-            host,
+    let up = reports.get(&host).is_some_and(|(up, _)| *up);
+    up.then_some(host.clone())
+        .ok_or(Refusal::HostDown { host })
+}
+
+/// The image, which the host has then: it may get it from the other hosts, and only then from a
+/// registry.
+async fn obtain(
+    member: &Member,
+    leader: &Arc<Leader>,
+    host: &HostName,
+    request: &RunRequest,
+    image: &ImageName,
+    credentials: Option<RegistryCredentials>,
+) -> Result<Digest, Status> {
+    let reports = leader.sessions.reports();
+    let here = reports.get(host).and_then(|(_, report)| image_on(report, image));
+    if let Some(id) = here {
+        return Ok(id);
+    }
+    let mut others = reports.values().filter(|(up, _)| *up);
+    if let Some(id) = others.find_map(|(_, report)| image_on(report, image)) {
+        let brought = images::bring(leader, host, &id).await;
+        return brought.map(|()| id).map_err(|error| match error {
+            AskError::Failed(found) => failure::failed(found),
+            AskError::HostDown(host) => failure::refused(Refusal::HostDown { host }),
+        });
+    }
+    let reference = request.image.parse();
+    let reference = reference.map_err(|reason| invalid(&request.image, reason))?;
+    let order = ImageOrder::Pull {
+        reference,
+        platform: None,
+        credentials,
+        peers: images::peers(leader, |_, report| !report.images.is_empty()),
+    };
+    let pulled = image_work::pull_for(member, leader, host, order).await;
+    pulled.map_err(|found| match found.kind {
+        FailureKind::NotFound if request.host.is_empty() => {
+            failure::refused(Refusal::NoHostForImage {
+                image: image.to_string(),
+            })
+        }
+        FailureKind::NotFound => failure::refused(Refusal::ImageMissing {
+            host: host.clone(),
             image: image.to_string(),
         }),
-    }
+        _ => failure::failed(found),
+    })
 }
 
 pub(super) fn find_host(state: &State, text: &str) -> Result<HostName, Refusal> {

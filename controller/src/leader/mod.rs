@@ -16,6 +16,7 @@ mod answer;
 mod container;
 mod drain;
 mod fitness;
+pub mod images;
 mod migration;
 mod networks;
 mod progress;

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
+    ByteSize, ContainerId, ContainerSpec, Digest, Estimate, Exit, FreezeStep, Generation, HostFacts,
+    HostName, ImageName, ImagePeer, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
     OperationId, Progress, Round,
 };
 
@@ -161,6 +161,12 @@ pub enum Verb {
 
     /// Have exactly this table for this network. → `Done`
     SyncNetwork { table: NetworkTable },
+    /// Have this image: what is missing of it comes from these agents, by digest. → `Done`
+    BringImage {
+        image: Digest,
+        names: Vec<ImageName>,
+        peers: Vec<ImagePeer>,
+    },
 }
 
 impl Verb {
@@ -182,7 +188,7 @@ impl Verb {
             | Self::Discard { container, .. }
             | Self::Thaw { container, .. }
             | Self::Release { container, .. } => Some(container),
-            Self::SyncNetwork { .. } => None,
+            Self::SyncNetwork { .. } | Self::BringImage { .. } => None,
         }
     }
 
@@ -203,7 +209,9 @@ impl Verb {
             | Self::Thaw { generation, .. }
             | Self::Release { generation, .. } => Some(*generation),
             Self::Discard { generation, .. } => *generation,
-            Self::CheckDestination { .. } | Self::SyncNetwork { .. } => None,
+            Self::CheckDestination { .. }
+            | Self::SyncNetwork { .. }
+            | Self::BringImage { .. } => None,
         }
     }
 
@@ -225,6 +233,7 @@ impl Verb {
             Self::Thaw { .. } => "thaw",
             Self::Release { .. } => "release",
             Self::SyncNetwork { .. } => "sync-network",
+            Self::BringImage { .. } => "bring-image",
         }
     }
 }
@@ -305,6 +314,8 @@ pub enum FailureKind {
     Unfit,
     /// The container holds something that can't be moved, which the text names.
     Unmovable,
+    /// A registry, or every host that was asked, did not give what was wanted; the text says which.
+    Registry,
     /// The other host could not be reached or broke off.
     Peer,
     /// The container writes faster than its memory can be sent: the freeze would be too long.

@@ -12,6 +12,8 @@ mod generation;
 mod host;
 mod id;
 mod image;
+mod image_reference;
+mod image_work;
 mod instance;
 mod migration;
 mod network;
@@ -35,6 +37,11 @@ pub use id::{
     OperationId,
 };
 pub use image::{ImageConfig, ImageName, ImageSummary};
+pub use image_reference::ImageReference;
+pub use image_work::{
+    BlobPart, HostImageNews, ImageDetail, ImageNews, ImageOrder, ImageParts, ImagePeer, ImagePlatform, ImageUsage,
+    LayerDetail, LayerStep, RegistryCredentials, StoreUsage,
+};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};

@@ -43,9 +43,14 @@ impl Runtime {
     }
 
     async fn make_and_start(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<i32> {
-        let image = self.image_of(spec)?;
         let paths = self.paths(id);
-        self.make_directory(&paths, spec)?;
+        let image = {
+            // From when it is looked up until the container is written down as using it.
+            let _using = self.images().using();
+            let image = self.image_of(spec)?;
+            self.make_directory(&paths, spec)?;
+            image
+        };
         let netns = self.attach(id, spec, Gate::Open).await?;
         let rootfs = Rootfs::new(&paths.rootfs());
         let (shim, config) = (paths.clone(), self.shim_config(id, spec, netns.clone()));

@@ -31,7 +31,7 @@ const FEED_PAUSE: Duration = Duration::from_millis(1);
 const FEED_ASK: Duration = Duration::from_millis(10);
 
 impl Runtime {
-    /// Image, CRIU, room, and no instance of it here. Changes nothing.
+    /// CRIU, room, and no instance of it here. Changes nothing.
     pub async fn check_destination(
         &self,
         id: &ContainerId,
@@ -41,7 +41,8 @@ impl Runtime {
         if let Some(problem) = &self.inner.facts.criu_problem {
             return Err(RuntimeError::NoCriu(problem.clone()));
         }
-        self.image_of(spec)?;
+        // One that is missing is brought before `prepare`; one that is damaged is not repaired by that.
+        self.images().get(&spec.image_id)?;
         let memory = need.memory;
         let (need, free) = (need.disk, self.disk_free());
         if need > free {
@@ -90,9 +91,12 @@ impl Runtime {
         spec: &ContainerSpec,
         migration: &MigrationId,
     ) -> Result<()> {
-        self.image_of(spec)?;
         let paths = self.paths(id);
-        self.make_directory(&paths, spec)?;
+        {
+            let _using = self.images().using();
+            self.image_of(spec)?;
+            self.make_directory(&paths, spec)?;
+        }
         make_in_memory(&paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {
             path: paths.incoming(),
             source,

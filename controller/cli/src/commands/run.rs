@@ -11,12 +11,13 @@ use godwit_cli::{
     error::ClientError,
     exit_code::{self, INTERRUPTED},
     logs::Logs,
+    registries::Registries,
 };
 use godwit_proto::{
     control::{ContainerRequest, RunRequest},
     document,
 };
-use godwit_types::{ByteSize, ContainerView, Cpus, Status};
+use godwit_types::{ByteSize, ContainerView, Cpus, ImageReference, Status};
 use tokio::time::sleep;
 
 use super::logs::pass_on;
@@ -71,7 +72,7 @@ pub struct Args {
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
     let started = match global.cluster() {
-        Ok(mut cluster) => start(&mut cluster, args).await.map(|view| (cluster, view)),
+        Ok(mut cluster) => start(global, &mut cluster, args).await.map(|view| (cluster, view)),
         Err(error) => Err(error),
     };
     let (cluster, view) = match started {
@@ -92,7 +93,15 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     attach(cluster, &view).await
 }
 
-async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
+async fn start(
+    global: &Global,
+    cluster: &mut Cluster,
+    args: Args,
+) -> anyhow::Result<ContainerView> {
+    let registries = Registries::open(&global.config_dir()?)?;
+    let reference: Option<ImageReference> = args.image.parse().ok();
+    let credentials = reference.and_then(|reference| registries.of(&reference));
+    let credentials = credentials.as_ref().map(document::write);
     let request = RunRequest {
         name: args.name.unwrap_or_default(),
         image: args.image,
@@ -104,6 +113,7 @@ async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerVie
         cpus_milli: args.cpus.map_or(0, |cpus| cpus.0),
         pids: args.pids_limit.unwrap_or(0),
         options: Some(document::write(&args.flags.options()?)),
+        credentials,
     };
     let call = async |mut control: Control| control.run(request.clone()).await;
     let document = cluster.order(call).await?;

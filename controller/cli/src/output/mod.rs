@@ -2,8 +2,10 @@
 //! error.
 
 pub mod age;
+pub mod confirm;
 pub mod drain;
 pub mod failure;
+pub mod layers;
 pub mod progress;
 pub mod table;
 

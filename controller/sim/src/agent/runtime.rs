@@ -201,7 +201,10 @@ impl Runtime {
                 Some(Doing::Running { .. }) => Err(wrong("it runs here")),
                 _ => self.clear(id),
             },
-            Verb::Transfer { .. } | Verb::Sample { .. } | Verb::SyncNetwork { .. } => {
+            Verb::Transfer { .. }
+            | Verb::Sample { .. }
+            | Verb::SyncNetwork { .. }
+            | Verb::BringImage { .. } => {
                 Ok(Outcome::Done)
             }
         }
