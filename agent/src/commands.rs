@@ -206,6 +206,9 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
         }
         Verb::SyncNetwork { .. } | Verb::BringImage { .. } => return network(host, verb).await,
     };
+    if let Verb::Run { spec, .. } | Verb::Prepare { spec, .. } = verb {
+        host.images.made(&spec.image_id);
+    }
     result.map_err(|error| failures::of_runtime(&error))
 }
 

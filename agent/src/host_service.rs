@@ -131,8 +131,8 @@ impl HostService for Service {
     ) -> Result<Response<Self::SaveImagesStream>, Status> {
         authz::require(&request, authz::Service::Host)?;
         let chunks = images::save(&self.host.images, request.into_inner().images).await;
-        let chunks = chunks
-            .map_err(|failure| failed(failures::on_host(&self.host.name, failure)))?;
+        let chunks =
+            chunks.map_err(|failure| failed(failures::on_host(&self.host.name, failure)))?;
         let chunks = ReceiverStream::new(chunks).map(|chunk| match chunk {
             Ok(data) => Ok(ImageChunk { data }),
             Err(error) => Err(Status::internal(error.to_string())),

@@ -88,6 +88,8 @@ impl Runtime {
                     source,
                 })?;
         }
+        let check = config.data.join("check");
+        blocking(move || Ok(crate::rootfs::check(&check)?)).await?;
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
         let mut facts = facts(&config).await?;

@@ -40,7 +40,8 @@ pub fn of_layer(name: &str, layer: &[u8]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-fn layer(program: &Path) -> Result<Vec<u8>> {
+/// The tar of an image around a program.
+pub fn layer(program: &Path) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     for (name, mode) in [
         ("bin/", 0o755),

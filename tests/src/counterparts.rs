@@ -1,6 +1,8 @@
 //! Programs of others that images come from and go to: Debian's `docker-registry`, `skopeo` and
 //! `podman`, each with a storage of its own that goes with it.
 
+mod hostile;
+
 use std::{
     fs::{self, File},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+pub use hostile::Hostile;
 
 use crate::{command::run, testbed::wait_for};
 
@@ -80,7 +83,10 @@ impl Registry {
     /// `skopeo copy` of something to a repository here.
     pub fn put(&self, from: &str, to: &str, options: &[&str]) -> Result<()> {
         let mut command = skopeo();
-        command.arg("copy").args(options).arg("--dest-tls-verify=false");
+        command
+            .arg("copy")
+            .args(options)
+            .arg("--dest-tls-verify=false");
         if let Some((name, password)) = &self.guard.user {
             command.args(["--dest-creds", &format!("{name}:{password}")]);
         }

@@ -62,7 +62,9 @@ fn an_image_comes_from_the_registry_once_and_then_from_host_to_host() {
     let run = ["run", "-d", "--name", "w", "--host", "h2", &image];
     let workload = ["godwit-workload", "count"];
     cluster.ok(&[&run[..], &workload].concat()).unwrap();
-    cluster.wait_for_log("w", |text| text.lines().count() > 3).unwrap();
+    cluster
+        .wait_for_log("w", |text| text.lines().count() > 3)
+        .unwrap();
     assert_eq!(hosts_of(&cluster, &image), ["h1", "h2"]);
 
     // A host without the image is as good a destination: it is brought before the freeze.
@@ -72,7 +74,11 @@ fn an_image_comes_from_the_registry_once_and_then_from_host_to_host() {
     cluster
         .wait_for_log("w", |text| text.lines().count() > lines + 3)
         .unwrap();
-    assert_eq!(registry.asked_for("/blobs/"), 2, "a configuration and a layer");
+    assert_eq!(
+        registry.asked_for("/blobs/"),
+        2,
+        "a configuration and a layer"
+    );
 
     // What a container uses stays; where nothing uses it, it goes.
     let refused = cluster.refused(&["rmi", &image]).unwrap();
@@ -92,7 +98,11 @@ fn an_image_comes_from_the_registry_once_and_then_from_host_to_host() {
     registry.start_again().unwrap();
     let run = ["run", "-d", "--name", "x", "--host", "h2", &image];
     cluster.ok(&[&run[..], &workload].concat()).unwrap();
-    assert_eq!(hosts_of(&cluster, &image), ["h2"], "run pulls what nobody has");
+    assert_eq!(
+        hosts_of(&cluster, &image),
+        ["h2"],
+        "run pulls what nobody has"
+    );
 }
 
 #[test]
@@ -143,7 +153,9 @@ fn what_is_pushed_and_saved_is_what_others_pull_and_load() {
     assert_eq!(registry.inspect("team/other:1").unwrap()["Digest"], digest);
 
     // By its digest it comes back without a name.
-    cluster.ok(&["rmi", "-f", "workload", &image, &other]).unwrap();
+    cluster
+        .ok(&["rmi", "-f", "workload", &image, &other])
+        .unwrap();
     assert!(list(&cluster.json(&["image", "ls"]).unwrap()).is_empty());
     let by_digest = format!("{}/team/pushed@{digest}", registry.address);
     cluster.ok(&["pull", "--host", "h2", &by_digest]).unwrap();
@@ -152,16 +164,32 @@ fn what_is_pushed_and_saved_is_what_others_pull_and_load() {
 
     let podman = Podman::new(&cluster.dir().join("podman")).unwrap();
     podman
-        .ok(&["pull", "--tls-verify=false", "--creds", "ann:a secret", &image])
+        .ok(&[
+            "pull",
+            "--tls-verify=false",
+            "--creds",
+            "ann:a secret",
+            &image,
+        ])
         .unwrap();
     let inspected = cluster.json(&["image", "inspect", &image]).unwrap();
     let id = inspected[0]["Id"].as_str().unwrap().to_owned();
-    assert_eq!(podman.ok(&["image", "inspect", "--format", "sha256:{{.Id}}", &image]).unwrap(), id);
+    assert_eq!(
+        podman
+            .ok(&["image", "inspect", "--format", "sha256:{{.Id}}", &image])
+            .unwrap(),
+        id
+    );
     podman.ok(&["rmi", "-f", &image]).unwrap();
     let saved = cluster.dir().join("saved.tar").display().to_string();
     cluster.ok(&["save", "-o", &saved, &image]).unwrap();
     podman.ok(&["load", "-q", "-i", &saved]).unwrap();
-    assert_eq!(podman.ok(&["image", "inspect", "--format", "sha256:{{.Id}}", &image]).unwrap(), id);
+    assert_eq!(
+        podman
+            .ok(&["image", "inspect", "--format", "sha256:{{.Id}}", &image])
+            .unwrap(),
+        id
+    );
     cluster.ok(&["logout", &registry.address]).unwrap();
     let refused = cluster.refused(&["pull", "--host", "h1", &image]).unwrap();
     assert!(refused.contains("godwit login"), "{refused}");
@@ -176,18 +204,28 @@ fn the_image_of_the_wanted_platform_is_taken_from_an_index_whatever_compresses_i
     for (tag, options) in [
         ("oci", &["--format", "oci"][..]),
         ("v2s2", &["--format", "v2s2"]),
-        ("zstd", &["--format", "oci", "--dest-compress-format", "zstd"]),
+        (
+            "zstd",
+            &["--format", "oci", "--dest-compress-format", "zstd"],
+        ),
     ] {
         registry.put(&from, &format!("w:{tag}"), options).unwrap();
         let image = format!("{}/w:{tag}", registry.address);
         cluster.ok(&["pull", &image]).unwrap();
         let run = ["run", "-d", "--name", tag, &image];
-        cluster.ok(&[&run[..], &["godwit-workload", "count"]].concat()).unwrap();
-        cluster.wait_for_log(tag, |text| text.lines().count() > 2).unwrap();
+        cluster
+            .ok(&[&run[..], &["godwit-workload", "count"]].concat())
+            .unwrap();
+        cluster
+            .wait_for_log(tag, |text| text.lines().count() > 2)
+            .unwrap();
     }
     let unknown = format!("{}/w:none", registry.address);
     let refused = cluster.refused(&["pull", &unknown]).unwrap();
-    assert!(refused.contains("not found") && refused.contains(&registry.address), "{refused}");
+    assert!(
+        refused.contains("not found") && refused.contains(&registry.address),
+        "{refused}"
+    );
     let refused = cluster.refused(&["pull", "busybox"]).unwrap();
     assert!(refused.contains("default-registry"), "{refused}");
 }

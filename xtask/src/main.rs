@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod faults;
+mod fuzz;
 mod lint;
 mod packages;
 mod release;
@@ -46,6 +47,11 @@ const TASKS: &[Task] = &[
         name: "faults",
         what: "break everything once at every point of a migration",
         run: |args| faults::run(args),
+    },
+    Task {
+        name: "fuzz",
+        what: "random input for what reads images; `--quick`: a minute each",
+        run: |args| fuzz::run(&args),
     },
     Task {
         name: "simulate",

@@ -211,10 +211,12 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } | Verb::BringImage { .. } => Admission::Refuse(CommandFailure::new(
-            FailureKind::Internal,
-            "a network's command is not a container's",
-        )),
+        Verb::SyncNetwork { .. } | Verb::BringImage { .. } => {
+            Admission::Refuse(CommandFailure::new(
+                FailureKind::Internal,
+                "a network's command is not a container's",
+            ))
+        }
     }
 }
 

@@ -112,7 +112,10 @@ impl ImagesConfig {
             return Err(read(io::ErrorKind::FileTooLarge.into()));
         }
         let text = fs::read_to_string(path).map_err(read)?;
-        let config: Self = if path.extension().is_some_and(|extension| extension == "json") {
+        let config: Self = if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             serde_json::from_str(&text)
                 .map_err(|source| ImagesConfigError::Json { path: at(), source })?
         } else {
@@ -127,7 +130,10 @@ impl ImagesConfig {
 
     fn check(&self, path: &Path) -> Result<(), ImagesConfigError> {
         let numbers = [
-            ("max-concurrent-downloads", self.max_concurrent_downloads as u64),
+            (
+                "max-concurrent-downloads",
+                self.max_concurrent_downloads as u64,
+            ),
             ("max-concurrent-uploads", self.max_concurrent_uploads as u64),
             ("stall-timeout", self.stall_timeout),
         ];
@@ -138,7 +144,11 @@ impl ImagesConfig {
                     path: path.to_owned(),
                     key,
                     found,
-                    wanted: if most == 64 { "1 to 64" } else { "1 to 3600 seconds" },
+                    wanted: if most == 64 {
+                        "1 to 64"
+                    } else {
+                        "1 to 3600 seconds"
+                    },
                 });
             }
         }
@@ -163,7 +173,8 @@ mod tests {
             "images.toml",
             "default-registry = \"reg.example\"\n[registries.\"reg.example\"]\nca = \"/ca\"\n",
         );
-        let json = r#"{"default-registry": "reg.example", "registries": {"reg.example": {"ca": "/ca"}}}"#;
+        let json =
+            r#"{"default-registry": "reg.example", "registries": {"reg.example": {"ca": "/ca"}}}"#;
         let toml = toml.unwrap();
         assert_eq!(toml, load("images.json", json).unwrap());
         assert_eq!(toml.max_concurrent_downloads, 3);
@@ -174,6 +185,9 @@ mod tests {
         assert!(load("x.toml", "defualt-registry = \"x\"").is_err());
         assert!(load("x.json", "{").is_err());
         let error = load("x.toml", "max-concurrent-downloads = 0").unwrap_err();
-        assert!(error.to_string().contains("max-concurrent-downloads"), "{error}");
+        assert!(
+            error.to_string().contains("max-concurrent-downloads"),
+            "{error}"
+        );
     }
 }

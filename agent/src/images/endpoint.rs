@@ -45,7 +45,9 @@ pub fn endpoints(config: &ImagesConfig, reference: &ImageReference) -> Vec<Endpo
         },
         (None, None) => (None, path.to_owned()),
     };
-    let own = registry.as_ref().and_then(|name| config.registries.get(name));
+    let own = registry
+        .as_ref()
+        .and_then(|name| config.registries.get(name));
     let general = match reference.domain() {
         None => config.registry_mirrors.as_slice(),
         Some(_) => &[],
@@ -64,7 +66,9 @@ pub fn endpoints(config: &ImagesConfig, reference: &ImageReference) -> Vec<Endpo
 
 /// The registry itself, without its mirrors: where one pushes to.
 pub fn target(config: &ImagesConfig, reference: &ImageReference) -> Option<Endpoint> {
-    endpoints(config, reference).pop().filter(|last| !last.mirror)
+    endpoints(config, reference)
+        .pop()
+        .filter(|last| !last.mirror)
 }
 
 fn endpoint(config: &ImagesConfig, text: &str, repository: &str, mirror: bool) -> Endpoint {
@@ -88,7 +92,10 @@ fn endpoint(config: &ImagesConfig, text: &str, repository: &str, mirror: bool) -
             prefix => format!("{prefix}/{repository}"),
         },
         schemes,
-        ca: config.registries.get(registry).and_then(|own| own.ca.clone()),
+        ca: config
+            .registries
+            .get(registry)
+            .and_then(|own| own.ca.clone()),
         mirror,
     }
 }
@@ -115,7 +122,10 @@ fn covers(known: &str, registry: &str) -> bool {
 /// As for Docker: nobody is between us and it.
 fn is_loopback(registry: &str) -> bool {
     let host = registry.split_once(':').map_or(registry, |(host, _)| host);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -167,11 +177,20 @@ mod tests {
             insecure_registries: vec!["reg.example:5000".into(), "10.1.0.0/16".into()],
             ..ImagesConfig::default()
         };
-        let schemes = |text: &str| endpoints(&config, &text.parse().unwrap())[0].schemes.clone();
+        let schemes = |text: &str| {
+            endpoints(&config, &text.parse().unwrap())[0]
+                .schemes
+                .clone()
+        };
         assert_eq!(schemes("reg.example/x"), [Scheme::Https]);
         let both = [Scheme::HttpsUnverified, Scheme::Http];
         assert_eq!(schemes("10.2.0.1:5000/x"), [Scheme::Https]);
-        for text in ["10.1.9.9:5000/x", "reg.example:5000/x", "127.0.0.1:5000/x", "localhost/x"] {
+        for text in [
+            "10.1.9.9:5000/x",
+            "reg.example:5000/x",
+            "127.0.0.1:5000/x",
+            "localhost/x",
+        ] {
             assert_eq!(schemes(text), both, "{text}");
         }
     }

@@ -108,7 +108,12 @@ pub async fn blob(
                 Err(error) => return Err(error.into()),
             },
             Poured::Not(left, reason) => {
-                debug!(blob = part.digest.short(), from = source.name(), reason, "not whole");
+                debug!(
+                    blob = part.digest.short(),
+                    from = source.name(),
+                    reason,
+                    "not whole"
+                );
                 tried.push(format!("{}: {reason}", source.name()));
                 ingest = left;
             }
@@ -155,11 +160,7 @@ async fn from(
                 match ended {
                     Ended::Broke(text) => reason = text,
                     Ended::Early if ingest.have() < part.size => {
-                        reason = format!(
-                            "it ended after {} of {} bytes",
-                            ingest.have(),
-                            part.size
-                        );
+                        reason = format!("it ended after {} of {} bytes", ingest.have(), part.size);
                     }
                     Ended::Early => {}
                     Ended::Failed(error @ ImageError::Size { .. }) => {
@@ -223,7 +224,12 @@ async fn pour(
         }
         if told.is_none_or(|told| told.elapsed() > TELL) {
             told = Some(Instant::now());
-            teller.progress(part, LayerStep::Downloading, done.min(part.size), source.host());
+            teller.progress(
+                part,
+                LayerStep::Downloading,
+                done.min(part.size),
+                source.host(),
+            );
         }
     }
     drop(sender);

@@ -49,7 +49,7 @@ pub struct Images {
     uploads: Arc<Semaphore>,
     /// Blobs that somebody is at.
     at_work: Mutex<HashMap<Digest, std::sync::Weak<tokio::sync::Mutex<()>>>>,
-    kept: Mutex<Vec<(Instant, Pin)>>,
+    kept: Mutex<Vec<Kept>>,
 }
 
 impl Images {
@@ -89,15 +89,31 @@ impl Images {
     }
 
     /// An image that was brought for a container is not pruned before that is made.
-    fn keep_for_a_while(&self, pin: Pin) {
+    fn keep_for_a_while(&self, image: &Digest, pin: Pin) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(since, _)| since.elapsed() < KEEP);
-        kept.push((Instant::now(), pin));
+        kept.retain(|kept| kept.since.elapsed() < KEEP);
+        kept.push(Kept {
+            since: Instant::now(),
+            image: image.clone(),
+            _pin: pin,
+        });
+    }
+
+    /// A container of this image was made, or could not be.
+    pub fn made(&self, image: &Digest) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|kept| kept.image != *image);
     }
 
     /// Lets go of what was kept long enough; to be called before anything is removed.
     fn release_kept(&self) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(since, _)| since.elapsed() < KEEP);
+        kept.retain(|kept| kept.since.elapsed() < KEEP);
     }
+}
+
+struct Kept {
+    since: Instant,
+    image: Digest,
+    _pin: Pin,
 }

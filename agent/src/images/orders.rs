@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use godwit_types::{
-    ByteSize, CommandFailure, InstanceState, ImageName, ImageNews, ImageOrder, ImagePeer, Outcome,
+    ByteSize, CommandFailure, ImageName, ImageNews, ImageOrder, ImagePeer, InstanceState, Outcome,
 };
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -123,10 +123,12 @@ async fn order_done(
         ImageOrder::Usage => {
             let instances = host.board.instances().into_iter();
             let running = instances
-                .filter(|line| !matches!(
-                    line.state,
-                    InstanceState::Exited { .. } | InstanceState::Lost { .. }
-                ))
+                .filter(|line| {
+                    !matches!(
+                        line.state,
+                        InstanceState::Exited { .. } | InstanceState::Lost { .. }
+                    )
+                })
                 .map(|line| line.container);
             let usage = images.runtime.usage(running.collect()).await?;
             Ok(ImageNews::Used {
@@ -145,7 +147,11 @@ fn pulled(pulled: Pulled) -> ImageNews {
 }
 
 fn removed(freed: godwit_runtime::image::Freed) -> ImageNews {
-    info!(images = freed.deleted.len(), bytes = freed.bytes, "images removed");
+    info!(
+        images = freed.deleted.len(),
+        bytes = freed.bytes,
+        "images removed"
+    );
     ImageNews::Removed {
         untagged: freed.untagged,
         deleted: freed.deleted,

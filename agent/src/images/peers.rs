@@ -121,9 +121,7 @@ impl Peer {
     }
 }
 
-async fn in_time<T>(
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, String> {
+async fn in_time<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, String> {
     match timeout(PATIENCE, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(text(&status)),

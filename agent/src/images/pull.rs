@@ -86,8 +86,13 @@ pub async fn pull(host: &Host, wanted: &Wanted, teller: &Teller) -> Result<Pulle
         teller,
         keep: false,
     };
-    work.bring(&arrival, &found.parts.config, &found.parts.layers, found.digest)
-        .await
+    work.bring(
+        &arrival,
+        &found.parts.config,
+        &found.parts.layers,
+        found.digest,
+    )
+    .await
 }
 
 /// The first endpoint that has it.
@@ -144,11 +149,7 @@ pub async fn reach(
     })
 }
 
-async fn ask(
-    images: &Images,
-    endpoint: &Endpoint,
-    wanted: &Wanted,
-) -> Result<Found, ImagesError> {
+async fn ask(images: &Images, endpoint: &Endpoint, wanted: &Wanted) -> Result<Found, ImagesError> {
     let failed = |source| ImagesError::Registry {
         registry: endpoint.registry.clone(),
         source,
@@ -301,10 +302,13 @@ impl Work<'_> {
             tried: Vec::new(),
         };
         let from = from.ok_or_else(none)?;
-        let bytes = from.document(digest).await.map_err(|reason| ImagesError::Blob {
-            digest: digest.clone(),
-            tried: vec![format!("host `{}`: {reason}", peer.host)],
-        })?;
+        let bytes = from
+            .document(digest)
+            .await
+            .map_err(|reason| ImagesError::Blob {
+                digest: digest.clone(),
+                tried: vec![format!("host `{}`: {reason}", peer.host)],
+            })?;
         let store = self.images.store();
         blocking(move || store.keep_document(&bytes)).await?;
         Ok(())
@@ -372,7 +376,7 @@ impl Work<'_> {
         }
         info!(image = image.id.short(), fresh = !whole, "image is here");
         if self.keep {
-            self.images.keep_for_a_while(pin);
+            self.images.keep_for_a_while(&image.id, pin);
         }
         Ok(Pulled {
             image,

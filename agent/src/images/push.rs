@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, io::Read as _, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use godwit_types::{
-    BlobPart, Digest, ImageNews, ImageReference, LayerStep, RegistryCredentials,
-};
+use godwit_types::{BlobPart, Digest, ImageNews, ImageReference, LayerStep, RegistryCredentials};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -30,8 +28,8 @@ pub async fn push(
     credentials: Option<&RegistryCredentials>,
     teller: &Teller,
 ) -> Result<ImageNews, ImagesError> {
-    let endpoint = target(&images.config, to)
-        .ok_or_else(|| ImagesError::NoRegistry(to.to_string()))?;
+    let endpoint =
+        target(&images.config, to).ok_or_else(|| ImagesError::NoRegistry(to.to_string()))?;
     let (store, query) = (images.store(), image.to_owned());
     let (id, parts) = blocking(move || {
         let id = store.resolve(&query)?;
@@ -124,7 +122,9 @@ async fn upload(
     for repository in beside {
         // A registry that does not know it there begins an upload instead, which it forgets.
         if registry.mount(&part.digest, repository).await.is_ok() {
-            teller.layer(part, LayerStep::Mounted, part.size, None).await;
+            teller
+                .layer(part, LayerStep::Mounted, part.size, None)
+                .await;
             return Ok(());
         }
     }
@@ -160,6 +160,8 @@ async fn upload(
         .upload(&part.digest, size, ReceiverStream::new(receiver))
         .await
         .map_err(failed)?;
-    teller.layer(part, LayerStep::Uploaded, part.size, None).await;
+    teller
+        .layer(part, LayerStep::Uploaded, part.size, None)
+        .await;
     Ok(())
 }

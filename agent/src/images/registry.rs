@@ -58,7 +58,9 @@ impl RegistryError {
 impl From<reqwest::Error> for RegistryError {
     fn from(error: reqwest::Error) -> Self {
         // Its text has the URL, which may hold a token of the registry's making.
-        Self::Request(printable(&godwit_proto::failure::chain(&error.without_url())))
+        Self::Request(printable(&godwit_proto::failure::chain(
+            &error.without_url(),
+        )))
     }
 }
 
@@ -228,7 +230,10 @@ impl Registry {
         self.checked(response).await.map(drop)
     }
 
-    async fn checked(&self, response: reqwest::Response) -> Result<reqwest::Response, RegistryError> {
+    async fn checked(
+        &self,
+        response: reqwest::Response,
+    ) -> Result<reqwest::Response, RegistryError> {
         let status = response.status();
         match status {
             _ if status.is_success() => Ok(response),
@@ -251,7 +256,10 @@ impl Registry {
     pub async fn manifest(&self, tag: &str) -> Result<Document, RegistryError> {
         let token = self.authorize(false).await?;
         let url = format!("{}{}/manifests/{tag}", self.base(), self.repository);
-        let request = self.http.get(url).header(header::ACCEPT, ACCEPTED.join(", "));
+        let request = self
+            .http
+            .get(url)
+            .header(header::ACCEPT, ACCEPTED.join(", "));
         let request = self.authorized(request, token.as_deref()).timeout(SMALL);
         let response = self.checked(request.send().await?).await?;
         let media_type = response.headers().get(header::CONTENT_TYPE);

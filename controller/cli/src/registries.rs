@@ -62,12 +62,10 @@ impl Registries {
             registries: BTreeMap::new(),
         };
         let stored = match fs::read(&path) {
-            Ok(json) => {
-                serde_json::from_slice(&json).map_err(|source| RegistriesError::Json {
-                    path: path.clone(),
-                    source,
-                })?
-            }
+            Ok(json) => serde_json::from_slice(&json).map_err(|source| RegistriesError::Json {
+                path: path.clone(),
+                source,
+            })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => none,
             Err(source) => {
                 return Err(RegistriesError::Io {
@@ -116,14 +114,15 @@ impl Registries {
             let path = self.path.clone();
             move |source| RegistriesError::Io { step, path, source }
         };
-        let json = serde_json::to_vec_pretty(&self.stored).map_err(|source| {
-            RegistriesError::Json {
+        let json =
+            serde_json::to_vec_pretty(&self.stored).map_err(|source| RegistriesError::Json {
                 path: self.path.clone(),
                 source,
-            }
-        })?;
+            })?;
         // Nobody else reads it, not even for the moment before a chmod.
-        let beside = self.path.with_extension(format!("{}.new", std::process::id()));
+        let beside = self
+            .path
+            .with_extension(format!("{}.new", std::process::id()));
         let _ = fs::remove_file(&beside);
         let mut file = File::options()
             .write(true)

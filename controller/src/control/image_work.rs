@@ -39,10 +39,7 @@ pub(super) fn means(image: &ImageSummary, text: &str) -> bool {
 /// Hosts in the order in which they are asked, with the addresses of their agents.
 type Targets = Vec<(HostName, String)>;
 
-fn up(
-    leader: &Leader,
-    fits: impl Fn(&HostName, &AgentReport) -> bool,
-) -> Targets {
+fn up(leader: &Leader, fits: impl Fn(&HostName, &AgentReport) -> bool) -> Targets {
     let peers = images::peers(leader, fits).into_iter();
     peers.map(|peer| (peer.host, peer.address)).collect()
 }
@@ -181,8 +178,7 @@ async fn pull(member: &Member, targets: &Targets, order: ImageOrder, sender: &Se
 }
 
 fn client(member: &Member, (host, address): &(HostName, String)) -> HostServiceClient<Channel> {
-    HostServiceClient::new(member.host(host, address))
-        .max_decoding_message_size(limits::MESSAGE)
+    HostServiceClient::new(member.host(host, address)).max_decoding_message_size(limits::MESSAGE)
 }
 
 /// Passes on what a host says, and answers its result. A host that breaks off has failed.
@@ -237,9 +233,7 @@ pub(super) async fn pull_for(
     let address = state.hosts.get(host).map(|known| known.address.clone());
     let address = address.ok_or_else(|| unreached(format!("no host `{host}`")))?;
     let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let drain = async {
-        while receiver.recv().await.is_some() {}
-    };
+    let drain = async { while receiver.recv().await.is_some() {} };
     let target = (host.clone(), address);
     let pull = async {
         let result = on_host(member, &target, &order, &sender).await;

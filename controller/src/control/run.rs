@@ -42,7 +42,11 @@ pub async fn run(
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
-    let credentials = request.credentials.as_ref().map(document::read).transpose()?;
+    let credentials = request
+        .credentials
+        .as_ref()
+        .map(document::read)
+        .transpose()?;
     let host = place(leader, &state, &request.host, &image).map_err(failure::refused)?;
     let image_id = obtain(member, leader, &host, &request, &image, credentials).await?;
     let id = ids::container_id();
@@ -114,8 +118,7 @@ fn place(
         return Err(Refusal::HostDraining { host });
     }
     let up = reports.get(&host).is_some_and(|(up, _)| *up);
-    up.then_some(host.clone())
-        .ok_or(Refusal::HostDown { host })
+    up.then_some(host.clone()).ok_or(Refusal::HostDown { host })
 }
 
 /// The image, which the host has then: it may get it from the other hosts, and only then from a
@@ -129,7 +132,9 @@ async fn obtain(
     credentials: Option<RegistryCredentials>,
 ) -> Result<Digest, Status> {
     let reports = leader.sessions.reports();
-    let here = reports.get(host).and_then(|(_, report)| image_on(report, image));
+    let here = reports
+        .get(host)
+        .and_then(|(_, report)| image_on(report, image));
     if let Some(id) = here {
         return Ok(id);
     }

@@ -63,7 +63,9 @@ pub fn against(
     if let Some(there) = destination {
         let image = &container.spec.image_id;
         // What one host has is brought before the freeze.
-        let somewhere = reports.values().any(|(up, report)| *up && has(report, image));
+        let somewhere = reports
+            .values()
+            .any(|(up, report)| *up && has(report, image));
         if !somewhere && !has(there, image) {
             against.push(Refusal::ImageMissing {
                 host: to.clone(),

@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, ContainerId, ContainerSpec, Digest, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageName, ImagePeer, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkTable,
-    OperationId, Progress, Round,
+    ByteSize, ContainerId, ContainerSpec, Digest, Estimate, Exit, FreezeStep, Generation,
+    HostFacts, HostName, ImageName, ImagePeer, ImageSummary, InstanceReport, MigrationId,
+    MigrationOptions, NetworkTable, OperationId, Progress, Round,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -209,9 +209,9 @@ impl Verb {
             | Self::Thaw { generation, .. }
             | Self::Release { generation, .. } => Some(*generation),
             Self::Discard { generation, .. } => *generation,
-            Self::CheckDestination { .. }
-            | Self::SyncNetwork { .. }
-            | Self::BringImage { .. } => None,
+            Self::CheckDestination { .. } | Self::SyncNetwork { .. } | Self::BringImage { .. } => {
+                None
+            }
         }
     }
 

@@ -81,7 +81,9 @@ fn domain_ok(domain: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     host.split('.').all(label)
         && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))

@@ -237,7 +237,10 @@ pub struct StoreUsage {
 #[serde(tag = "news", rename_all = "snake_case")]
 pub enum ImageNews {
     /// What the reference is, and who said so.
-    Resolved { digest: Digest, from: String },
+    Resolved {
+        digest: Digest,
+        from: String,
+    },
     Layer {
         /// Twelve digits of its digest.
         layer: String,
@@ -261,15 +264,24 @@ pub enum ImageNews {
         to: ImageReference,
     },
     LoggedIn,
-    Tagged { image: Digest, name: ImageName },
+    Tagged {
+        image: Digest,
+        name: ImageName,
+    },
     Removed {
         untagged: Vec<ImageName>,
         deleted: Vec<Digest>,
         freed: ByteSize,
     },
-    Inspected { image: Box<ImageDetail> },
-    Used { usage: Box<StoreUsage> },
-    Failed { failure: CommandFailure },
+    Inspected {
+        image: Box<ImageDetail>,
+    },
+    Used {
+        usage: Box<StoreUsage>,
+    },
+    Failed {
+        failure: CommandFailure,
+    },
 }
 
 impl ImageNews {
@@ -301,7 +313,10 @@ mod tests {
             },
         };
         let shown = format!("{order:?}");
-        assert!(shown.contains("ann") && !shown.contains("secret"), "{shown}");
+        assert!(
+            shown.contains("ann") && !shown.contains("secret"),
+            "{shown}"
+        );
         let json = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<ImageOrder>(&json).unwrap(), order);
     }

@@ -39,8 +39,8 @@ pub use id::{
 pub use image::{ImageConfig, ImageName, ImageSummary};
 pub use image_reference::ImageReference;
 pub use image_work::{
-    BlobPart, HostImageNews, ImageDetail, ImageNews, ImageOrder, ImageParts, ImagePeer, ImagePlatform, ImageUsage,
-    LayerDetail, LayerStep, RegistryCredentials, StoreUsage,
+    BlobPart, HostImageNews, ImageDetail, ImageNews, ImageOrder, ImageParts, ImagePeer,
+    ImagePlatform, ImageUsage, LayerDetail, LayerStep, RegistryCredentials, StoreUsage,
 };
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};

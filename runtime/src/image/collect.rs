@@ -135,7 +135,10 @@ impl Store {
     ) -> Result<(), ImageError> {
         let live = self.live(names.images.iter().chain(uses.keys()))?;
         for (chain, path) in entries(&self.layers())? {
-            if chain.as_ref().is_some_and(|chain| live.layers.contains(chain)) {
+            if chain
+                .as_ref()
+                .is_some_and(|chain| live.layers.contains(chain))
+            {
                 continue;
             }
             let size = chain.and_then(|chain| self.layer_note(&chain).ok());

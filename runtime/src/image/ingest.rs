@@ -241,10 +241,7 @@ mod tests {
         let digest = digest(b"right");
         let mut ingest = store.ingest(&digest, 5).unwrap().unwrap();
         ingest.write(b"wrong").unwrap();
-        assert!(matches!(
-            ingest.finish(),
-            Err(ImageError::Digest { .. })
-        ));
+        assert!(matches!(ingest.finish(), Err(ImageError::Digest { .. })));
         let mut ingest = store.ingest(&digest, 5).unwrap().unwrap();
         assert_eq!(ingest.have(), 0);
         assert!(matches!(

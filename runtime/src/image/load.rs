@@ -335,7 +335,8 @@ fn note_of(store: &Store, image: &Found<'_>, made: &mut Made) -> Result<Note, Im
         }
     };
     note.sources.extend(image.sources.iter().cloned());
-    note.sources.extend(old.into_iter().flat_map(|old| old.sources));
+    note.sources
+        .extend(old.into_iter().flat_map(|old| old.sources));
     Ok(note)
 }
 

@@ -150,10 +150,7 @@ impl Manifest {
 }
 
 fn shown(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(100)
-        .collect()
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 fn limit(what: &'static str, found: u64, limit: u64) -> Result<(), ManifestError> {

@@ -41,8 +41,8 @@ mod save;
 mod store;
 pub(crate) mod tar_reader;
 
-pub use config::digest;
 pub use collect::{Freed, Uses};
+pub use config::digest;
 pub use error::{ImageError, LayerFault, TarFault};
 pub use ingest::Ingest;
 pub use install::Arrival;

@@ -52,11 +52,10 @@ impl Note {
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(failed("read", path)(source)),
         };
-        let note: Self =
-            serde_json::from_slice(&json).map_err(|source| ImageError::Document {
-                path: path.to_owned(),
-                source,
-            })?;
+        let note: Self = serde_json::from_slice(&json).map_err(|source| ImageError::Document {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok((note.version == VERSION).then_some(note))
     }
 

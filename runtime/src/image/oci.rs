@@ -259,9 +259,7 @@ pub(super) fn manifest_for(
             media_type: LAYERS[kind as usize].to_owned(),
         });
     }
-    let described = |media_type: &str, digest: &Digest, size: u64| {
-        serde_json::json!({"mediaType": media_type, "digest": digest, "size": size})
-    };
+    let described = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({"mediaType": media_type, "digest": digest, "size": size});
     let each = parts
         .iter()
         .map(|part| described(&part.media_type, &part.digest, part.size));

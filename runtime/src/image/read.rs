@@ -18,10 +18,7 @@ pub fn checked_query(text: &str) -> bool {
 }
 
 /// The image that a name, an id or the beginning of one means, and the name if it was one.
-pub(super) fn find(
-    names: &Names,
-    query: &str,
-) -> Result<(Digest, Option<ImageName>), ImageError> {
+pub(super) fn find(names: &Names, query: &str) -> Result<(Digest, Option<ImageName>), ImageError> {
     let unknown = || ImageError::Unknown(query.chars().take(200).collect());
     if let Ok(name) = query.parse::<ImageName>()
         && let Some(id) = names.names.get(&name)

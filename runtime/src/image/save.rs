@@ -52,11 +52,16 @@ impl Store {
         let mut archive = Builder::new(out);
         let mut written = BTreeSet::new();
         let (mut index, mut docker) = (Vec::new(), Vec::new());
-        entry(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        entry(
+            &mut archive,
+            "oci-layout",
+            br#"{"imageLayoutVersion":"1.0.0"}"#,
+        )?;
         for (parts, names) in &selection.images {
-            let manifest = parts.manifests.last().ok_or_else(|| ImageError::NoBlobs(
-                parts.config.clone(),
-            ))?;
+            let manifest = parts
+                .manifests
+                .last()
+                .ok_or_else(|| ImageError::NoBlobs(parts.config.clone()))?;
             let layers = parts.layers.iter().map(|layer| &layer.digest);
             for digest in layers.clone().chain([&parts.config, manifest]) {
                 if written.insert(digest.clone()) {

@@ -47,7 +47,11 @@ pub struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for digest in &self.digests {
             if let Some(count) = pins.get_mut(digest) {
                 *count -= 1;
@@ -211,7 +215,11 @@ impl Store {
 
     /// Keeps these from being removed.
     pub fn pin(&self, digests: Vec<Digest>) -> Pin {
-        let mut pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for digest in &digests {
             *pins.entry(digest.clone()).or_default() += 1;
         }
@@ -221,18 +229,28 @@ impl Store {
     }
 
     pub(super) fn is_pinned(&self, digest: &Digest) -> bool {
-        let pins = self.shared.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         pins.contains_key(digest)
     }
 
     /// While it is held nothing is removed.
     pub fn using(&self) -> RwLockReadGuard<'_, ()> {
-        self.shared.uses.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .uses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held by who removes.
     pub(super) fn removing(&self) -> RwLockWriteGuard<'_, ()> {
-        self.shared.uses.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .uses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ingests(&self) -> PathBuf {

@@ -25,7 +25,10 @@ impl Runtime {
                 continue;
             };
             match self.spec(&id) {
-                Ok(spec) => uses.entry(spec.image_id).or_default().push(spec.name.to_string()),
+                Ok(spec) => uses
+                    .entry(spec.image_id)
+                    .or_default()
+                    .push(spec.name.to_string()),
                 // Made a moment ago, or half removed: nothing of it is mounted.
                 Err(RuntimeError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound => {}

@@ -27,7 +27,11 @@ fn two() -> (Fixture, Digest, Digest) {
     for n in 0..2u8 {
         let top = Tar::default().file(&format!("top{n}"), &[n; 1000]).end();
         let archive = docker(&format!("x:{n}"), &[base.clone(), top]);
-        ids.push(fixture.store.load(archive.as_slice()).unwrap()[0].id.clone());
+        ids.push(
+            fixture.store.load(archive.as_slice()).unwrap()[0]
+                .id
+                .clone(),
+        );
     }
     let second = ids.pop().unwrap();
     (fixture, ids.pop().unwrap(), second)
@@ -63,7 +67,11 @@ fn an_image_arrives_by_its_blobs() {
         names: vec![name("y")],
         config: parts.config.clone(),
         manifests: parts.manifests.clone(),
-        layers: parts.layers.iter().map(|part| part.digest.clone()).collect(),
+        layers: parts
+            .layers
+            .iter()
+            .map(|part| part.digest.clone())
+            .collect(),
         sources: vec!["reg.example/y@sha256:0".into()],
         any_platform: false,
     };
@@ -83,7 +91,10 @@ fn an_image_arrives_by_its_blobs() {
     }
     assert!(!other.store.is_whole(&arrival).unwrap());
     let summary = other.store.install(&arrival).unwrap();
-    assert_eq!((summary.id.clone(), summary.names), (first, vec![name("y")]));
+    assert_eq!(
+        (summary.id.clone(), summary.names),
+        (first, vec![name("y")])
+    );
     assert!(other.store.is_whole(&arrival).unwrap());
     let detail = other.store.detail("y").unwrap();
     assert_eq!(detail.repo_digests, ["reg.example/y@sha256:0"]);
@@ -98,7 +109,10 @@ fn a_removed_image_leaves_what_others_use_and_nothing_else() {
     assert!(freed.bytes > 1000);
     assert_eq!(count(&fixture, "layers"), 2);
     // A configuration, a manifest, two layers.
-    assert_eq!((count(&fixture, "blobs/sha256"), count(&fixture, "notes")), (4, 1));
+    assert_eq!(
+        (count(&fixture, "blobs/sha256"), count(&fixture, "notes")),
+        (4, 1)
+    );
     assert_eq!(fixture.store.get(&first).unwrap(), None);
     fixture.store.verify().unwrap();
     fixture.store.remove(second.as_str(), false, none).unwrap();
@@ -110,7 +124,10 @@ fn names_go_one_by_one_and_an_id_with_several_by_force() {
     let (fixture, first, _) = two();
     fixture.store.tag("x:0", &name("z")).unwrap();
     let refused = fixture.store.remove(first.as_str(), false, none);
-    assert!(matches!(refused, Err(ImageError::ManyNames { count: 2, .. })));
+    assert!(matches!(
+        refused,
+        Err(ImageError::ManyNames { count: 2, .. })
+    ));
     let freed = fixture.store.remove("z", false, none).unwrap();
     assert_eq!((freed.untagged, freed.deleted), (vec![name("z")], vec![]));
     fixture.store.tag("x:0", &name("z")).unwrap();
@@ -163,5 +180,8 @@ fn what_interruptions_left_is_pruned() {
     drop(ingest);
     assert_eq!(fixture.store.prune(false, none).unwrap().bytes, 50);
     fixture.assert_clean();
-    assert_eq!((count(&fixture, "ingest"), count(&fixture, "notes")), (0, 0));
+    assert_eq!(
+        (count(&fixture, "ingest"), count(&fixture, "notes")),
+        (0, 0)
+    );
 }

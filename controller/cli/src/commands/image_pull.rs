@@ -69,7 +69,10 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
                         "Image is up to date for"
                     };
                     output::note(format_args!("{}: Digest: {digest}", result.host));
-                    output::note(format_args!("{}: Status: {what} {}", result.host, args.image));
+                    output::note(format_args!(
+                        "{}: Status: {what} {}",
+                        result.host, args.image
+                    ));
                 }
             }
             ImageNews::Failed { failure: found } => {

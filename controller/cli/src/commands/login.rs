@@ -51,7 +51,9 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
                 .context("can't read the password")?;
             text.trim_end_matches(['\r', '\n']).to_owned()
         }
-        None => bail!("give the password with `--password-stdin`, as in `godwit login -u NAME --password-stdin REGISTRY < FILE`"),
+        None => bail!(
+            "give the password with `--password-stdin`, as in `godwit login -u NAME --password-stdin REGISTRY < FILE`"
+        ),
     };
     if username.is_empty() || password.is_empty() {
         bail!("the name and the password must not be empty");

@@ -72,7 +72,9 @@ pub struct Args {
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
     let started = match global.cluster() {
-        Ok(mut cluster) => start(global, &mut cluster, args).await.map(|view| (cluster, view)),
+        Ok(mut cluster) => start(global, &mut cluster, args)
+            .await
+            .map(|view| (cluster, view)),
         Err(error) => Err(error),
     };
     let (cluster, view) = match started {

@@ -33,7 +33,10 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
         return Ok(failure::of_hosts(&results));
     }
     let used: Vec<_> = results.iter().filter_map(usage).collect();
-    let rows: Vec<_> = used.iter().flat_map(|(host, usage)| rows(host, usage)).collect();
+    let rows: Vec<_> = used
+        .iter()
+        .flat_map(|(host, usage)| rows(host, usage))
+        .collect();
     output::text(&table(
         ["HOST", "TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"],
         &rows,
@@ -44,7 +47,12 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
             .iter()
             .flat_map(|(host, usage)| usage.images.iter().map(move |image| (host, image)))
             .map(|(host, image)| {
-                let names: Vec<_> = image.summary.names.iter().map(ToString::to_string).collect();
+                let names: Vec<_> = image
+                    .summary
+                    .names
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
                 let created = u64::try_from(image.summary.created).unwrap_or(0);
                 [
                     host.to_string(),

@@ -204,9 +204,7 @@ impl Runtime {
             Verb::Transfer { .. }
             | Verb::Sample { .. }
             | Verb::SyncNetwork { .. }
-            | Verb::BringImage { .. } => {
-                Ok(Outcome::Done)
-            }
+            | Verb::BringImage { .. } => Ok(Outcome::Done),
         }
     }
 

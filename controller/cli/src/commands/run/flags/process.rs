@@ -3,6 +3,7 @@
 use godwit_types::ProcessOptions;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Flags {}
 
 impl Flags {
