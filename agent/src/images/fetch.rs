@@ -17,8 +17,10 @@ use super::{Images, error::ImagesError, news::Teller, peers::Peer, registry::Reg
 
 /// Chunks on their way to the disk.
 const AHEAD: usize = 8;
-/// Attempts without a new byte, from one source.
+/// Attempts that bring next to nothing, from one source.
 const ATTEMPTS: u32 = 3;
+/// Bytes that make an attempt worth another: one that gives a few at a time would go on for ever.
+const WORTH: u64 = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(300);
 /// How often a blob that another process writes is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -168,7 +170,7 @@ async fn from(
                     }
                     Ended::Failed(error) => return Err(error.into()),
                 }
-                if ingest.have() > before {
+                if ingest.have() >= before + WORTH {
                     // It gives something: it may go on.
                     attempts = 1;
                 }

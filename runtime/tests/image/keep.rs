@@ -105,7 +105,7 @@ fn an_image_arrives_by_its_blobs() {
 fn a_removed_image_leaves_what_others_use_and_nothing_else() {
     let (fixture, first, second) = two();
     let freed = fixture.store.remove("x:0", false, none).unwrap();
-    assert_eq!(freed.deleted, [first.clone()]);
+    assert_eq!(freed.deleted, std::slice::from_ref(&first));
     assert!(freed.bytes > 1000);
     assert_eq!(count(&fixture, "layers"), 2);
     // A configuration, a manifest, two layers.

@@ -61,19 +61,19 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let mut code = 0;
     for result in &results {
         match &result.news {
-            ImageNews::Pulled { digest, fresh, .. } => {
-                if global.format == Format::Table && !args.quiet {
-                    let what = if *fresh {
-                        "Downloaded newer image for"
-                    } else {
-                        "Image is up to date for"
-                    };
-                    output::note(format_args!("{}: Digest: {digest}", result.host));
-                    output::note(format_args!(
-                        "{}: Status: {what} {}",
-                        result.host, args.image
-                    ));
-                }
+            ImageNews::Pulled { digest, fresh, .. }
+                if global.format == Format::Table && !args.quiet =>
+            {
+                let what = if *fresh {
+                    "Downloaded newer image for"
+                } else {
+                    "Image is up to date for"
+                };
+                output::note(format_args!("{}: Digest: {digest}", result.host));
+                output::note(format_args!(
+                    "{}: Status: {what} {}",
+                    result.host, args.image
+                ));
             }
             ImageNews::Failed { failure: found } => {
                 failure::report(&anyhow::Error::new(found.clone()));
