@@ -379,7 +379,7 @@ impl Inner {
                 self.instances.remove(container);
                 Outcome::Done
             }
-            Verb::BringImage { .. } => Ok(Outcome::Done),
+            Verb::BringImage { .. } => Outcome::Done,
             Verb::SyncNetwork { table } => {
                 let name = table.network.name.to_string();
                 let known = self.tables.get(&name).map_or(0, |known| known.version);
