@@ -124,6 +124,7 @@ main() {
         summarise
     else
         ensure_packages "${runtime_packages[@]}" "${build_packages[@]}" "${test_packages[@]}"
+        stop_service docker-registry
         ensure_criu
         ensure_images
         write_env

@@ -27,6 +27,7 @@ use crate::{
     health::Health,
     host::Host,
     host_service,
+    images::{self, Images, ImagesConfig},
     ledger::{Ledger, LedgerError, Role as Holding, now_ms},
     live::{Live, LiveSettings, Reload},
     outbox::Outbox,
@@ -55,6 +56,8 @@ pub struct Config {
     pub shim: PathBuf,
     /// How writes to the memory of containers may be tracked.
     pub tracking: godwit_runtime::memory::Wanted,
+    /// Registries, and how to speak to them.
+    pub images: ImagesConfig,
     /// What of it can change later.
     pub live: Live,
 }
@@ -71,6 +74,7 @@ impl Config {
             ("interpose", self.interpose == other.interpose),
             ("shim", self.shim == other.shim),
             ("tracking", self.tracking == other.tracking),
+            ("images", self.images == other.images),
         ];
         let differ = keys.into_iter().filter(|(_, same)| !same);
         differ.map(|(key, _)| key).collect()
@@ -197,6 +201,7 @@ impl Agent {
             cluster: identity.cluster,
             tls,
             facts,
+            images: Images::new(config.images, runtime.clone()),
             runtime,
             ledger,
             board: Board::default(),
@@ -264,6 +269,7 @@ impl Agent {
             // A chunk in one frame, and not in sixteen.
             .max_frame_size(1 << 20)
             .add_service(host_service::Service::server(host.clone()))
+            .add_service(images::peers::Service::server(host.clone()))
             .add_service(TransferService::server(
                 host.name.clone(),
                 host.doors.clone(),

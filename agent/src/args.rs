@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use godwit_agent::{Config, Live};
+use godwit_agent::{Config, ImagesConfig, Live};
 use godwit_daemon::{local, log, settings};
 use godwit_runtime::memory::Wanted;
 use godwit_types::ByteSize;
@@ -103,6 +103,11 @@ pub struct Args {
     #[arg(long, global = true, value_name = "HOW", env = "GODWIT_TRACKING")]
     tracking: Option<Wanted>,
 
+    /// Registries, mirrors and limits of image transfers, as TOML or JSON, in place of the table
+    /// `images` of the settings file
+    #[arg(long, global = true, value_name = "FILE", env = "GODWIT_IMAGES_CONFIG")]
+    images_config: Option<PathBuf>,
+
     /// Compare all memory of a container that leaves with what came to the other host, while it is
     /// frozen; a difference ends the migration. The freeze then grows with memory
     #[arg(long, global = true, env = "GODWIT_VERIFY_MEMORY")]
@@ -193,6 +198,10 @@ impl Args {
                 }),
                 shim: (self.shim.clone().or(file.shim)).unwrap_or_else(|| beside("godwit-shim")),
                 tracking: self.tracking.or(file.tracking).unwrap_or_default(),
+                images: match &self.images_config {
+                    Some(path) => ImagesConfig::load(path)?,
+                    None => file.images.unwrap_or_default(),
+                },
                 live: live.clone(),
             },
             live,

@@ -222,7 +222,10 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             host.throttled.forget(container);
             runtime.release(container).await.map(|()| released)
         }
-        Verb::SyncNetwork { .. } | Verb::RemoveNetwork { .. } | Verb::RemoveVolume { .. } => {
+        Verb::SyncNetwork { .. }
+        | Verb::RemoveNetwork { .. }
+        | Verb::RemoveVolume { .. }
+        | Verb::BringImage { .. } => {
             return of_host(host, verb).await;
         }
         Verb::Start {
@@ -240,6 +243,9 @@ pub async fn execute(host: &Arc<Host>, verb: &Verb) -> Answer {
             container, spec, ..
         } => done(runtime.update(container, spec).await),
     };
+    if let Verb::Run { spec, .. } | Verb::Prepare { spec, .. } = verb {
+        host.images.made(&spec.image_id);
+    }
     result.map_err(|error| failures::of_runtime(&error))
 }
 

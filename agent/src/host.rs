@@ -16,6 +16,7 @@ use crate::{
     build::Builds,
     container::Containers,
     exclusive::Exclusive,
+    images::Images,
     ledger::Ledger,
     live::LiveSettings,
     outbox::Outbox,
@@ -33,6 +34,7 @@ pub struct Host {
     /// As they were at the start.
     pub facts: HostFacts,
     pub runtime: Runtime,
+    pub images: Images,
     pub ledger: Ledger,
     pub board: Board,
     pub outbox: Outbox,

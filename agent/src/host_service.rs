@@ -7,14 +7,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use godwit_proto::{
     agent::{
         HostCommitRequest, HostLogsRequest, ImageChunk,
         host_service_server::{HostService, HostServiceServer},
     },
     authz,
-    control::{AuthorChunk, LogChunk, LookRequest, SessionInput},
+    control::{AuthorChunk, LogChunk, LookRequest, SaveImagesRequest, SessionInput},
     document,
     failure::{chain, failed},
     limits, v1,
@@ -28,6 +28,7 @@ use tracing::{info, warn};
 use crate::{
     build, failures,
     host::Host,
+    images,
     loading::{self, Piece},
     logs::{Reader, Wanted},
     looking::{self, Outputs},
@@ -197,6 +198,36 @@ impl HostService for Service {
         authz::require(&request, authz::Service::Host)?;
         let image = build::service::commit(self.host.clone(), request.into_inner()).await?;
         Ok(Response::new(image))
+    }
+
+    type ImageWorkStream = Pin<Box<dyn Stream<Item = Result<v1::Document, Status>> + Send>>;
+
+    async fn image_work(
+        &self,
+        request: Request<v1::Document>,
+    ) -> Result<Response<Self::ImageWorkStream>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let order = document::read(&request.into_inner())?;
+        let news = images::carry_out(self.host.clone(), order);
+        let news = ReceiverStream::new(news).map(|news| Ok(document::write(&news)));
+        Ok(Response::new(Box::pin(news)))
+    }
+
+    type SaveImagesStream = Pin<Box<dyn Stream<Item = Result<ImageChunk, Status>> + Send>>;
+
+    async fn save_images(
+        &self,
+        request: Request<SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        authz::require(&request, authz::Service::Host)?;
+        let chunks = images::save(&self.host.images, request.into_inner().images).await;
+        let chunks =
+            chunks.map_err(|failure| failed(failures::on_host(&self.host.name, failure)))?;
+        let chunks = ReceiverStream::new(chunks).map(|chunk| match chunk {
+            Ok(data) => Ok(ImageChunk { data }),
+            Err(error) => Err(Status::internal(error.to_string())),
+        });
+        Ok(Response::new(Box::pin(chunks)))
     }
 }
 

@@ -22,6 +22,7 @@ mod failures;
 mod health;
 mod host;
 mod host_service;
+mod images;
 pub mod ledger;
 mod live;
 mod loading;
@@ -36,4 +37,5 @@ pub mod transfer;
 
 pub use agent::{Agent, AgentError, Config};
 pub use health::Health;
+pub use images::{ImagesConfig, ImagesConfigError};
 pub use live::{Live, Reload};

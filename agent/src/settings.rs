@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use godwit_agent::ImagesConfig;
 use godwit_daemon::settings::typed;
 use godwit_runtime::memory::Wanted;
 use godwit_types::ByteSize;
@@ -30,6 +31,7 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     pub socket_group: Option<String>,
     pub admin: Option<PathBuf>,
+    pub images: Option<ImagesConfig>,
 }
 
 #[cfg(test)]
@@ -47,7 +49,10 @@ mod tests {
         // Each key is in it, as a comment with an example, which is valid too.
         let examples: String = text
             .lines()
-            .filter_map(|line| line.strip_prefix("#").filter(|rest| rest.contains(" = ")))
+            .filter_map(|line| {
+                let rest = line.strip_prefix("#")?;
+                (rest.contains(" = ") || rest.starts_with('[')).then_some(rest)
+            })
             .map(|line| format!("{}\n", line.trim()))
             .collect();
         let dir = tempfile::TempDir::new().unwrap();
@@ -55,6 +60,8 @@ mod tests {
         std::fs::write(&all, &examples).unwrap();
         let settings: Settings = godwit_daemon::settings::read(&all, true).unwrap();
         let said = format!("{settings:?}");
-        assert!(!said.contains("None"), "a key has no example: {said}");
+        let (own, _) = said.split_once("images: ").unwrap();
+        assert!(!own.contains("None"), "a key has no example: {said}");
+        assert_eq!(settings.images.unwrap().insecure_registries.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 # Packages of the distribution, installed the usual way. Sourced by setup.sh.
 # None of them starts a service when installed (nftables ships a unit, which
-# Debian leaves disabled).
+# Debian leaves disabled) but docker-registry, which is stopped again: tests
+# start their own.
 # shellcheck shell=bash
 
 # The Godwit binaries call these on every host.
@@ -9,8 +10,12 @@ runtime_packages=(iproute2 nftables tar libseccomp2)
 # shellcheck disable=SC2034
 build_packages=(gcc libc6-dev pkg-config libseccomp-dev)
 # shellcheck disable=SC2034
+<<<<<<< HEAD
 # buildah is the peer of builds.
 test_packages=(jq patchelf procps buildah)
+=======
+test_packages=(jq patchelf procps skopeo docker-registry apache2-utils)
+>>>>>>> wt-images
 
 is_installed() {
     # ${db:Status-Status} is dpkg's, not the shell's.
@@ -35,6 +40,12 @@ ensure_packages() {
     apt_quietly apt-get install -y --no-install-recommends \
         -o DPkg::Lock::Timeout=600 "${missing[@]}" ||
         die "apt could not install ${missing[*]}" "its messages are above; \`apt-get -f install\` repairs a broken state"
+}
+
+# Only where systemd runs is there anything to stop.
+stop_service() {
+    [ -d /run/systemd/system ] || return 0
+    systemctl disable --now "$1" >/dev/null 2>&1 || true
 }
 
 # Once in a run is enough. The lock of the lists has no time-out option of its

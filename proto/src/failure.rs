@@ -87,7 +87,7 @@ pub fn failed(failure: CommandFailure) -> Status {
         | FailureKind::NeverResumed
         | FailureKind::Unfit
         | FailureKind::Unmovable => Code::FailedPrecondition,
-        FailureKind::Peer => Code::Unavailable,
+        FailureKind::Peer | FailureKind::Registry => Code::Unavailable,
         FailureKind::Internal => Code::Internal,
     };
     status(code, failure.message.clone(), &Problem::Failed(failure))

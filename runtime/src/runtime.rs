@@ -7,6 +7,7 @@
 mod adopt;
 mod author;
 mod error;
+mod images;
 mod layer;
 mod lifecycle;
 mod look;
@@ -108,6 +109,8 @@ impl Runtime {
             path: crate::container::init_path(&config.data),
             source,
         })?;
+        let check = config.data.join("check");
+        blocking(move || Ok(crate::rootfs::check(&check)?)).await?;
         let images = image::Store::open(&config.data.join("images"))?;
         let networks = Networks::open(config.underlay, &config.run).await?;
         let volumes = Volumes::new(&config.data);

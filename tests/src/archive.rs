@@ -57,7 +57,8 @@ fn configured(name: &str, layer: &[u8], run: &serde_json::Value) -> Result<Vec<u
     Ok(archive.into_inner()?)
 }
 
-fn layer(program: &Path) -> Result<Vec<u8>> {
+/// The tar of an image around a program.
+pub fn layer(program: &Path) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
     for (name, mode) in [
         ("bin/", 0o755),

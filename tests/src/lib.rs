@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod bench;
 pub mod command;
+pub mod counterparts;
 pub mod demo;
 pub mod faults;
 pub mod mover;

@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod dist;
 mod faults;
+mod fuzz;
 mod lint;
 mod packages;
 mod release;
@@ -47,6 +48,11 @@ const TASKS: &[Task] = &[
         name: "faults",
         what: "break everything once at every point of a migration",
         run: |args| faults::run(args),
+    },
+    Task {
+        name: "fuzz",
+        what: "random input for what reads images; `--quick`: a minute each",
+        run: |args| fuzz::run(&args),
     },
     Task {
         name: "simulate",

@@ -9,7 +9,7 @@ use godwit_runtime::{
         Run, Stage, archive, changes, parse, plan,
     },
     image::{
-        Store,
+        Pin, Store,
         author::{Clamp, Document, Event},
     },
 };
@@ -93,6 +93,8 @@ pub struct Job {
     /// The last step's.
     number: u32,
     done: Vec<Option<Stage>>,
+    /// Nobody prunes these while it goes on.
+    pins: Vec<Pin>,
 }
 
 /// Where an instruction is.
@@ -161,6 +163,7 @@ pub async fn build(
         clamp,
         number: 0,
         done: Vec::new(),
+        pins: Vec::new(),
     };
     let built = job.run(context).await;
     job.workplace.clear(&host.runtime).await;
@@ -358,7 +361,7 @@ impl Job {
         blocking(move || {
             let found = store.find_text(&name)?;
             let image = found.ok_or(StepError::NoImage(name))?;
-            let document = store.document(&image.id)?;
+            let document = store.editable(&image.id)?;
             Ok((image.id, document))
         })
         .await
@@ -439,7 +442,7 @@ impl Job {
 
     /// Has the layers so far by an image without a name: for `RUN`, and so that nobody collects
     /// them meanwhile.
-    async fn lease(&self, document: &Document) -> Result<Digest, StepError> {
+    async fn lease(&mut self, document: &Document) -> Result<Digest, StepError> {
         let (store, document) = (self.store.clone(), document.clone());
         let id = document.id();
         // One that was there before is not ours to forget.
@@ -453,6 +456,7 @@ impl Job {
                 .hold_image(&id)
                 .map_err(|source| StepError::Io("a lease".to_owned(), source))?;
         }
+        self.pins.push(store.pin(vec![id.clone()]));
         blocking(move || store.register(&document, &[])).await?;
         Ok(id)
     }
@@ -589,7 +593,7 @@ impl Job {
         self.lease_layers(stage).await
     }
 
-    async fn lease_layers(&self, stage: &Stage) -> Result<(), StepError> {
+    async fn lease_layers(&mut self, stage: &Stage) -> Result<(), StepError> {
         self.lease(&stage.document).await.map(drop)
     }
 

@@ -157,7 +157,7 @@ pub async fn commit(host: Arc<Host>, request: HostCommitRequest) -> Result<Messa
         Ok((spec, layer)) => {
             let store = host.runtime.images().clone();
             on_disk(move || {
-                let base = store.document(&spec.image_id)?;
+                let base = store.editable(&spec.image_id)?;
                 let event = Event {
                     created: rfc3339(None),
                     created_by: spec.command.join(" "),

@@ -57,6 +57,7 @@ pub fn migration(verb: &Verb) -> Option<&MigrationId> {
         | Verb::Sample { .. }
         | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. }
+        | Verb::BringImage { .. }
         | Verb::Start { .. }
         | Verb::Pause { .. }
         | Verb::Unpause { .. }
@@ -217,12 +218,13 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. } | Verb::RemoveNetwork { .. } | Verb::RemoveVolume { .. } => {
-            Admission::Refuse(CommandFailure::new(
-                FailureKind::Internal,
-                "a network's or a volume's command is not a container's",
-            ))
-        }
+        Verb::SyncNetwork { .. }
+        | Verb::RemoveNetwork { .. }
+        | Verb::RemoveVolume { .. }
+        | Verb::BringImage { .. } => Admission::Refuse(CommandFailure::new(
+            FailureKind::Internal,
+            "a host's command is not a container's",
+        )),
         Verb::Start { .. }
         | Verb::Pause { .. }
         | Verb::Unpause { .. }

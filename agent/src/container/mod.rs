@@ -24,7 +24,7 @@ use std::{
 
 use godwit_proto::failure::chain;
 use godwit_types::{
-    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId,
+    AgentCommand, CommandFailure, ContainerId, FailureKind, InstanceState, OperationId, Verb,
 };
 pub use task::ask;
 use tokio::sync::mpsc;
@@ -33,6 +33,7 @@ use tracing::warn;
 use crate::{
     commands, failures,
     host::Host,
+    images,
     ledger::{Answer, Ledger, LedgerError, Record},
 };
 
@@ -50,7 +51,14 @@ pub fn submit(host: &Arc<Host>, command: AgentCommand) {
     let Some(container) = command.verb.container().cloned() else {
         let host = host.clone();
         tokio::spawn(async move {
-            let answer = commands::of_host(&host, &command.verb).await;
+            let answer = match &command.verb {
+                Verb::BringImage {
+                    image,
+                    names,
+                    peers,
+                } => images::bring(&host, image, names, peers).await,
+                verb => commands::of_host(&host, verb).await,
+            };
             answer_now(&host, command.operation, answer).await;
         });
         return;

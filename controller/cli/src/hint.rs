@@ -99,7 +99,8 @@ pub fn of_refusal(refusal: &Refusal) -> Option<String> {
                 .into()
         }
         Refusal::NoHostForImage { .. } => {
-            "load it with `godwit image load -i FILE`; `godwit image ls` lists what hosts have"
+            "load it with `godwit image load -i FILE`, or say which registry has it, as in \
+             HOST/NAME; `godwit image ls` lists what hosts have"
                 .into()
         }
         Refusal::HostDown { .. } => {
@@ -194,6 +195,10 @@ fn of_failure(failure: &CommandFailure) -> Option<String> {
         FailureKind::Unfit => "`godwit host ls -v` says what each host lacks",
         FailureKind::Unmovable => {
             "have the program do without it, or stop the container here and run it there"
+        }
+        FailureKind::Registry => {
+            "check the name and the registry; `godwit login` gives credentials, and the \
+             configuration of the agents' images has mirrors and insecure registries"
         }
         FailureKind::Peer => "check that the hosts reach each other's agents, and try again",
         FailureKind::NotConverging => {

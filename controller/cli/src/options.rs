@@ -105,7 +105,8 @@ impl Global {
         }
     }
 
-    fn config_dir(&self) -> anyhow::Result<PathBuf> {
+    /// Where addresses and credentials are.
+    pub fn config_dir(&self) -> anyhow::Result<PathBuf> {
         if let Some(dir) = self
             .config
             .as_ref()

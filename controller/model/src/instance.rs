@@ -248,6 +248,7 @@ pub fn execute(world: &mut World, host: usize, verb: &Verb, broken: bool) -> Ans
         | Verb::Sample { .. }
         | Verb::RemoveNetwork { .. }
         | Verb::RemoveVolume { .. }
+        | Verb::BringImage { .. }
         | Verb::Start { .. }
         | Verb::Pause { .. }
         | Verb::Unpause { .. }

@@ -5,6 +5,7 @@ mod author;
 mod containers;
 mod drain;
 mod estimate;
+mod image_work;
 mod images;
 mod lists;
 mod logs;
@@ -25,11 +26,12 @@ use godwit_proto::{
     authz,
     control::{
         AddMemberRequest, AuthorChunk, CommitReply, ContainerRequest, CreateNetworkRequest,
-        CreateVolumeRequest, DrainRequest, HostRequest, KillRequest, LabelHostRequest,
-        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, LookRequest, MemberRequest,
-        MigrateRequest, MigrationRequest, NetworkRequest, PauseRequest, PruneVolumesRequest,
-        RemoveMembersRequest, RemoveRequest, RenameRequest, RunRequest, SessionInput,
-        SessionOutput, SetLimitsRequest, StopRequest, UpdateRequest, VolumeRequest,
+        CreateVolumeRequest, DrainRequest, HostRequest, ImageWorkRequest, KillRequest,
+        LabelHostRequest, LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, LookRequest,
+        MemberRequest, MigrateRequest, MigrationRequest, NetworkRequest, PauseRequest,
+        PruneVolumesRequest, RemoveMembersRequest, RemoveRequest, RenameRequest, RunRequest,
+        SaveImagesRequest, SavedChunk, SessionInput, SessionOutput, SetLimitsRequest, StopRequest,
+        UpdateRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,
@@ -148,7 +150,9 @@ macro_rules! unary {
 #[tonic::async_trait]
 impl Control for Service {
     async fn run(&self, request: Request<RunRequest>) -> Result<Response<Document>, Status> {
-        unary!(self, request, run, again: false, |leader, message| run::run(leader, message))
+        unary!(self, request, run, again: false, |leader, message| {
+            run::run(&self.member, leader, message)
+        })
     }
 
     async fn list_containers(
@@ -509,7 +513,7 @@ impl Control for Service {
         request: Request<RunRequest>,
     ) -> Result<Response<Document>, Status> {
         unary!(self, request, create_container, again: false, |leader, message| {
-            run::create(leader, message)
+            run::create(&self.member, leader, message)
         })
     }
 
@@ -608,6 +612,27 @@ impl Control for Service {
         }
     }
 
+    type ImageWorkStream = Answers<Document>;
+
+    async fn image_work(
+        &self,
+        request: Request<ImageWorkRequest>,
+    ) -> Result<Response<Self::ImageWorkStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = image_work::stream(self.member.clone(), leader, message).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let stream = client.image_work(forward(message)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
+    }
+
     async fn import_image(
         &self,
         request: Request<Streaming<AuthorChunk>>,
@@ -635,6 +660,27 @@ impl Control for Service {
         unary!(self, request, commit_container, again: false, |leader, message| {
             author::commit(&self.member, leader, message)
         })
+    }
+
+    type SaveImagesStream = Answers<SavedChunk>;
+
+    async fn save_images(
+        &self,
+        request: Request<SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        authz::require(&request, authz::Service::Control)?;
+        let forwarded = is_forwarded(&request);
+        let message = request.into_inner();
+        match self.member.place(forwarded).await? {
+            Place::Here(leader) => {
+                let stream = image_work::save(self.member.clone(), leader, message).await?;
+                Ok(Response::new(Box::pin(stream)))
+            }
+            Place::There(mut client) => {
+                let stream = client.save_images(forward(message)).await?.into_inner();
+                Ok(Response::new(Box::pin(stream)))
+            }
+        }
     }
 }
 

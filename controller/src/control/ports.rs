@@ -106,8 +106,8 @@ fn of_image(text: &str) -> Option<Published> {
 }
 
 /// The host that the network binds it to. None: any host will do.
-pub fn host(state: &State, ports: &PortOptions) -> Option<HostName> {
-    match &ports.mode {
+pub fn host(state: &State, mode: &NetworkMode) -> Option<HostName> {
+    match mode {
         NetworkMode::Container { container, .. } => {
             Some(state.containers.get(container)?.host.clone())
         }

@@ -5,21 +5,28 @@ use std::{sync::Arc, time::Duration};
 use godwit_core::{Candidate, Command, NewContainer, State, choose};
 use godwit_proto::{control::RunRequest, document, failure, v1::Document};
 use godwit_types::{
-    AgentReport, ByteSize, Constraint, ContainerId, ContainerName, Cpus, Digest, HostName,
-    ImageName, Limits, Options, Refusal,
+    AgentReport, ByteSize, Constraint, ContainerId, ContainerName, Cpus, Digest, FailureKind,
+    HostName, ImageName, ImageOrder, Limits, Options, Refusal, RegistryCredentials,
 };
 use tonic::Status;
 
-use super::{containers::view_of, invalid, job_status, ports, read, status_of, storage};
+use super::{
+    containers::view_of, image_work, invalid, job_status, ports, read, status_of, storage,
+};
 use crate::{
     ids,
-    leader::{Job, JobError, Leader},
+    leader::{Job, JobError, Leader, images, sessions::AskError},
+    member::Member,
 };
 
 const REPORT: Duration = Duration::from_millis(300);
 
-pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
-    let new = understand(leader, request, false).await?;
+pub async fn run(
+    member: &Member,
+    leader: &Arc<Leader>,
+    request: RunRequest,
+) -> Result<Document, Status> {
+    let new = understand(member, leader, request, false).await?;
     let id = new.id.clone();
     let done = leader.jobs.wait(Job::Run(id.clone()));
     let command = Command::CreateContainer(Box::new(new));
@@ -45,8 +52,12 @@ async fn reported(leader: &Leader, id: &ContainerId) {
 }
 
 /// Made, and started when somebody asks for it.
-pub async fn create(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, Status> {
-    let new = understand(leader, request, true).await?;
+pub async fn create(
+    member: &Member,
+    leader: &Arc<Leader>,
+    request: RunRequest,
+) -> Result<Document, Status> {
+    let new = understand(member, leader, request, true).await?;
     let id = new.id.clone();
     let command = Command::CreateContainer(Box::new(new));
     leader.raft.propose(&command).await.map_err(status_of)?;
@@ -54,6 +65,7 @@ pub async fn create(leader: &Arc<Leader>, request: RunRequest) -> Result<Documen
 }
 
 async fn understand(
+    member: &Member,
     leader: &Arc<Leader>,
     request: RunRequest,
     only_create: bool,
@@ -71,14 +83,11 @@ async fn understand(
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
-    let mut options = read_options(request.options)?;
-    let (volumes, exposed) = of_image(leader, &image);
-    options.storage =
-        storage::complete(&state, options.storage, &volumes).map_err(failure::refused)?;
-    options.ports = ports::complete(&state, options.ports, mode, network.is_some(), &exposed)
-        .map_err(failure::refused)?;
-    let bound =
-        storage::host(&state, &options.storage).or_else(|| ports::host(&state, &options.ports));
+    let mut options = read_options(request.options.clone())?;
+    // What the image wants besides binds it to no host.
+    let early = storage::complete(&state, options.storage.clone(), &[]);
+    let early = early.map_err(failure::refused)?;
+    let bound = storage::host(&state, &early).or_else(|| ports::host(&state, &mode));
     let wanted = match (request.host.as_str(), bound) {
         ("", Some(host)) => host.to_string(),
         (wanted, _) => wanted.to_owned(),
@@ -97,8 +106,16 @@ async fn understand(
     options.process.check().map_err(refuse)?;
     options.policy.check().map_err(refuse)?;
     let constraints = &options.policy.constraints;
-    let (host, image_id) =
-        place(leader, &state, &wanted, &image, constraints).map_err(failure::refused)?;
+    let host = place(leader, &state, &wanted, &image, constraints).map_err(failure::refused)?;
+    let credentials = request.credentials.as_ref().map(document::read);
+    let credentials = credentials.transpose()?;
+    let image_id = obtain(member, leader, &host, &request, &image, credentials).await?;
+    // Only now its host has the image, which may want more.
+    let (volumes, exposed) = of_image(leader, &image_id);
+    options.storage =
+        storage::complete(&state, options.storage, &volumes).map_err(failure::refused)?;
+    options.ports = ports::complete(&state, options.ports, mode, network.is_some(), &exposed)
+        .map_err(failure::refused)?;
     Ok(NewContainer {
         id: ids::container_id(),
         name,
@@ -124,10 +141,10 @@ fn read_options(document: Option<Document>) -> Result<Options, Status> {
 
 /// Where the image wants volumes and what it serves; by whatever host, since it is the same on all
 /// of them.
-fn of_image(leader: &Leader, image: &ImageName) -> (Vec<String>, Vec<String>) {
+fn of_image(leader: &Leader, image: &Digest) -> (Vec<String>, Vec<String>) {
     let reports = leader.sessions.reports();
     let mut images = reports.values().flat_map(|(_, report)| &report.images);
-    let found = images.find(|summary| summary.names.contains(image));
+    let found = images.find(|summary| summary.id == *image);
     let found = found.map(|summary| (summary.volumes.clone(), summary.exposed.clone()));
     found.unwrap_or_default()
 }
@@ -140,13 +157,14 @@ pub(super) fn image_on(report: &AgentReport, image: &ImageName) -> Option<Digest
         .map(|summary| summary.id.clone())
 }
 
+/// The host that was asked for, or the best: one that has the image, if any does.
 fn place(
     leader: &Leader,
     state: &State,
     wanted: &str,
     image: &ImageName,
     constraints: &[Constraint],
-) -> Result<(HostName, Digest), Refusal> {
+) -> Result<HostName, Refusal> {
     let reports = leader.sessions.reports();
     if wanted.is_empty() {
         let candidate = |(host, (up, report)): (&HostName, &(bool, AgentReport))| Candidate {
@@ -160,11 +178,14 @@ fn place(
         };
         let candidates: Vec<_> = reports.iter().filter(meets).map(candidate).collect();
         let host = choose(state, &candidates);
-        let found = host.and_then(|host| {
-            let id = image_on(&reports.get(&host)?.1, image)?;
-            Some((host, id))
+        // Any can get it from a registry.
+        let any = candidates.iter().map(|candidate| Candidate {
+            host: candidate.host.clone(),
+            up: candidate.up,
+            has_image: true,
         });
-        return found.ok_or_else(|| match constraints {
+        let host = host.or_else(|| choose(state, &any.collect::<Vec<_>>()));
+        return host.ok_or_else(|| match constraints {
             [] => Refusal::NoHostForImage {
                 image: image.to_string(),
             },
@@ -182,17 +203,56 @@ fn place(
     if state.is_draining(&host) {
         return Err(Refusal::HostDraining { host });
     }
-    let (_, report) = reports
-        .get(&host)
-        .filter(|(up, _)| *up)
-        .ok_or_else(|| Refusal::HostDown { host: host.clone() })?;
-    match image_on(report, image) {
-        Some(id) => Ok((host, id)),
-        None => Err(Refusal::ImageMissing {
-            host,
+    let up = reports.get(&host).is_some_and(|(up, _)| *up);
+    up.then_some(host.clone()).ok_or(Refusal::HostDown { host })
+}
+
+/// The image, which the host has then: it may get it from the other hosts, and only then from a
+/// registry.
+async fn obtain(
+    member: &Member,
+    leader: &Arc<Leader>,
+    host: &HostName,
+    request: &RunRequest,
+    image: &ImageName,
+    credentials: Option<RegistryCredentials>,
+) -> Result<Digest, Status> {
+    let reports = leader.sessions.reports();
+    let here = reports
+        .get(host)
+        .and_then(|(_, report)| image_on(report, image));
+    if let Some(id) = here {
+        return Ok(id);
+    }
+    let mut others = reports.values().filter(|(up, _)| *up);
+    if let Some(id) = others.find_map(|(_, report)| image_on(report, image)) {
+        let brought = images::bring(leader, host, &id).await;
+        return brought.map(|()| id).map_err(|error| match error {
+            AskError::Failed(found) => failure::failed(found),
+            AskError::HostDown(host) => failure::refused(Refusal::HostDown { host }),
+        });
+    }
+    let reference = request.image.parse();
+    let reference = reference.map_err(|reason| invalid(&request.image, reason))?;
+    let order = ImageOrder::Pull {
+        reference,
+        platform: None,
+        credentials,
+        peers: images::peers(leader, |_, report| !report.images.is_empty()),
+    };
+    let pulled = image_work::pull_for(member, leader, host, order).await;
+    pulled.map_err(|found| match found.kind {
+        FailureKind::NotFound if request.host.is_empty() => {
+            failure::refused(Refusal::NoHostForImage {
+                image: image.to_string(),
+            })
+        }
+        FailureKind::NotFound => failure::refused(Refusal::ImageMissing {
+            host: host.clone(),
             image: image.to_string(),
         }),
-    }
+        _ => failure::failed(found),
+    })
 }
 
 pub(super) fn find_host(state: &State, text: &str) -> Result<HostName, Refusal> {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use godwit_core::{Container, State, kept_with, no_place};
 use godwit_types::{AgentReport, HostName, Refusal, Status, missing_cpu_flags};
 
+use super::images::has;
+
 /// Every reason against a move, the gravest first. `reports`: what each host said last, and whether
 /// it is up.
 pub fn against(
@@ -72,7 +74,11 @@ pub fn against(
     }
     if let Some(there) = destination {
         let image = &container.spec.image_id;
-        if there.images.iter().all(|known| known.id != *image) {
+        // What one host has is brought before the freeze.
+        let somewhere = reports
+            .values()
+            .any(|(up, report)| *up && has(report, image));
+        if !somewhere && !has(there, image) {
             against.push(Refusal::ImageMissing {
                 host: to.clone(),
                 image: container.spec.image.to_string(),

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::{
     Leader,
     answer::{Heard, answer},
+    images::{Brought, bring_for},
     sessions::AskError,
 };
 use crate::{ids, raft::ProposeError};
@@ -100,6 +101,22 @@ impl Drive<'_> {
     /// Before the commit: one attempt, and a failure aborts.
     async fn attempt(&mut self, ask: Ask, reaches: Option<Phase>) -> Result<(), ProposeError> {
         let act = ask.act;
+        if act == Act::Prepare {
+            match self.bring_image().await {
+                Brought::Done => {}
+                Brought::TakenBack => {
+                    self.look(&self.leader.state());
+                    return Ok(());
+                }
+                Brought::Failed(error) => {
+                    let kind = match &error {
+                        AskError::Failed(failure) => Some(failure.kind),
+                        AskError::HostDown(_) => None,
+                    };
+                    return self.abort(format!("bring-image: {error}"), kind).await;
+                }
+            }
+        }
         let mut record = Record::default();
         if act == Act::Freeze {
             self.freeze_began = Some(Instant::now());
@@ -133,6 +150,20 @@ impl Drive<'_> {
                 Ok(())
             }
             Written::Awaited(phase, record) => self.advance(phase, record).await,
+        }
+    }
+
+    /// What the destination lacks of the image, from the hosts that have it.
+    async fn bring_image(&self) -> Brought {
+        let state = self.leader.state();
+        let migration = self.migration();
+        match state.containers.get(&migration.container) {
+            Some(container) => {
+                let image = &container.spec.image_id;
+                bring_for(self.leader, &migration.id, &migration.to, image).await
+            }
+            // The step says so.
+            None => Brought::Done,
         }
     }
 

@@ -17,6 +17,7 @@ mod answer;
 mod container;
 mod drain;
 mod fitness;
+pub mod images;
 pub mod members;
 mod migration;
 mod networks;

@@ -398,6 +398,7 @@ impl Inner {
                 Outcome::Done
             }
             Verb::Signal { .. } | Verb::Update { .. } => Outcome::Done,
+            Verb::BringImage { .. } => Outcome::Done,
             Verb::SyncNetwork { table } => {
                 let name = table.network.name.to_string();
                 let known = self.tables.get(&name).map_or(0, |known| known.version);

@@ -7,9 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageSummary, InstanceDetails, InstanceReport, MigrationId, MigrationOptions,
-    NetworkSpec, NetworkTable, OperationId, Progress, Round, Signal, VolumeId,
+    ByteSize, ContainerId, ContainerSpec, Digest, Estimate, Exit, FreezeStep, Generation,
+    HostFacts, HostName, ImageName, ImagePeer, ImageSummary, InstanceDetails, InstanceReport,
+    MigrationId, MigrationOptions, NetworkSpec, NetworkTable, OperationId, Progress, Round, Signal,
+    VolumeId,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -197,6 +198,12 @@ pub enum Verb {
         generation: Generation,
         spec: Box<ContainerSpec>,
     },
+    /// Have this image: what is missing of it comes from these agents, by digest. → `Done`
+    BringImage {
+        image: Digest,
+        names: Vec<ImageName>,
+        peers: Vec<ImagePeer>,
+    },
 }
 
 impl Verb {
@@ -223,9 +230,10 @@ impl Verb {
             | Self::Unpause { container, .. }
             | Self::Signal { container, .. }
             | Self::Update { container, .. } => Some(container),
-            Self::SyncNetwork { .. } | Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => {
-                None
-            }
+            Self::SyncNetwork { .. }
+            | Self::RemoveNetwork { .. }
+            | Self::RemoveVolume { .. }
+            | Self::BringImage { .. } => None,
         }
     }
 
@@ -254,7 +262,8 @@ impl Verb {
             Self::CheckDestination { .. }
             | Self::SyncNetwork { .. }
             | Self::RemoveNetwork { .. }
-            | Self::RemoveVolume { .. } => None,
+            | Self::RemoveVolume { .. }
+            | Self::BringImage { .. } => None,
         }
     }
 
@@ -283,6 +292,7 @@ impl Verb {
             Self::Unpause { .. } => "unpause",
             Self::Signal { .. } => "signal",
             Self::Update { .. } => "update",
+            Self::BringImage { .. } => "bring-image",
         }
     }
 }
@@ -363,6 +373,8 @@ pub enum FailureKind {
     Unfit,
     /// The container holds something that can't be moved, which the text names.
     Unmovable,
+    /// A registry, or every host that was asked, did not give what was wanted; the text says which.
+    Registry,
     /// The other host could not be reached or broke off.
     Peer,
     /// The container writes faster than its memory can be sent: the freeze would be too long.

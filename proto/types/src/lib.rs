@@ -16,6 +16,8 @@ mod host;
 mod id;
 mod ignore;
 mod image;
+mod image_reference;
+mod image_work;
 mod instance;
 mod limits;
 mod look;
@@ -48,6 +50,11 @@ pub use id::{
 };
 pub use ignore::{IgnoreError, IgnoreRules};
 pub use image::{ImageConfig, ImageName, ImageSummary};
+pub use image_reference::ImageReference;
+pub use image_work::{
+    BlobPart, HostImageNews, ImageDetail, ImageNews, ImageOrder, ImageParts, ImagePeer,
+    ImagePlatform, ImageUsage, LayerDetail, LayerStep, RegistryCredentials, StoreUsage,
+};
 pub use instance::{Exit, InstanceReport, InstanceState};
 pub use limits::{DeviceRate, Limits, LimitsChange, cpuset, shares_to_weight};
 pub use look::{Change, ChangeKind, Look, Process, Usage};

@@ -191,6 +191,7 @@ impl Config {
     }
 }
 
-pub(super) fn digest(bytes: &[u8]) -> Digest {
+/// SHA-256, as images use it.
+pub fn digest(bytes: &[u8]) -> Digest {
     Digest::from_sha256(Sha256::digest(bytes).into())
 }

@@ -56,6 +56,8 @@ fn image<'a>(spool: &'a Spool, item: &Item) -> Result<Found<'a>, ImageError> {
         config,
         manifests: Vec::new(),
         layers: layers.collect::<Result<_, _>>()?,
+        sources: Vec::new(),
+        any_platform: false,
     })
 }
 

@@ -44,6 +44,25 @@ pub enum ImageError {
         layer: Digest,
         chain: Digest,
     },
+    #[error("the store lacks blob `{digest}`")]
+    BlobMissing { digest: Digest },
+    #[error("no image `{0}`")]
+    Unknown(String),
+    #[error("`{0}` fits more than one image")]
+    Ambiguous(String),
+    #[error("image `{image}` is used by {containers}")]
+    InUse { image: String, containers: String },
+    #[error("image `{image}` has {count} names; it is removed by force, or name by name")]
+    ManyNames { image: String, count: usize },
+    #[error(
+        "the layers of image `{0}` were not kept as they came: an earlier version loaded it; load or \
+         pull it again"
+    )]
+    NoBlobs(Digest),
+    #[error("which images containers use can't be told")]
+    Uses(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("could not write the archive")]
+    Save(#[source] io::Error),
     #[error("could not clean up the store")]
     CleanUp(#[source] RootfsError),
 

@@ -12,11 +12,12 @@ use godwit_types::{Digest, ImageName, ImageSummary};
 
 use super::{
     archive::{Blob, Spool},
-    config::{Config, Platform},
+    config::{Config, Platform, digest},
     docker,
     error::ImageError,
     layer,
     names::{Names, failed, write_atomic},
+    note::Note,
     oci,
     store::{LayerNote, Store},
 };
@@ -31,6 +32,10 @@ pub(super) struct Found<'a> {
     pub manifests: Vec<&'a Blob>,
     /// Bottom first, perhaps compressed.
     pub layers: Vec<&'a Blob>,
+    /// `repository@digest` of the registry that it came from.
+    pub sources: Vec<String>,
+    /// It may be for another platform than this host's.
+    pub any_platform: bool,
 }
 
 /// A name as archives write it. What Docker means without saying is left out again:
@@ -46,8 +51,16 @@ pub(super) fn name(text: &str) -> Result<ImageName, ImageError> {
 }
 
 pub(super) fn load(store: &Store, archive: impl Read) -> Result<Vec<ImageSummary>, ImageError> {
+    in_temporary(store, |tmp| load_in(store, archive, tmp))
+}
+
+/// Works in a directory that is gone afterwards.
+pub(super) fn in_temporary<T>(
+    store: &Store,
+    work: impl FnOnce(&Path) -> Result<T, ImageError>,
+) -> Result<T, ImageError> {
     let (tmp, _lock) = store.temporary()?;
-    let loaded = load_in(store, archive, &tmp);
+    let loaded = work(&tmp);
     let removed = remove_tree(&tmp).map_err(ImageError::CleanUp);
     if let (Err(_), Err(error)) = (&loaded, &removed) {
         let error = error as &dyn std::error::Error;
@@ -59,16 +72,7 @@ pub(super) fn load(store: &Store, archive: impl Read) -> Result<Vec<ImageSummary
 }
 
 fn load_in(store: &Store, archive: impl Read, tmp: &Path) -> Result<Vec<ImageSummary>, ImageError> {
-    let make = |name: &str| {
-        let path = tmp.join(name);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(failed("make directory", &path))?;
-        Ok::<PathBuf, ImageError>(path)
-    };
-    let members = make("members")?;
-    let layers = make("layers")?;
+    let members = make(tmp, "members")?;
     let spool = Spool::fill(archive, &members)?;
     // An archive may be both; the image layout says more about its blobs.
     let images = if spool.has("oci-layout") && spool.has(oci::INDEX) {
@@ -80,7 +84,27 @@ fn load_in(store: &Store, archive: impl Read, tmp: &Path) -> Result<Vec<ImageSum
     } else {
         return Err(spool.not_an_image());
     };
+    // The archive is here: what follows does not wait for who sends it.
+    let _using = store.using();
+    unpack_and_commit(store, tmp, images)
+}
 
+fn make(tmp: &Path, name: &str) -> Result<PathBuf, ImageError> {
+    let path = tmp.join(name);
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .map_err(failed("make directory", &path))?;
+    Ok(path)
+}
+
+/// Unpacks what the store lacks of these images and makes them its own: all of them or none.
+pub(super) fn unpack_and_commit(
+    store: &Store,
+    tmp: &Path,
+    images: Vec<Found<'_>>,
+) -> Result<Vec<ImageSummary>, ImageError> {
+    let layers = make(tmp, "layers")?;
     let mut unpacked = Unpacked {
         store,
         dir: layers,
@@ -112,7 +136,7 @@ impl Unpacked<'_> {
     fn image(&mut self, image: &Found<'_>) -> Result<Config, ImageError> {
         let id = &image.config.digest;
         let config = Config::parse(id.as_str(), &image.config.bytes(id.as_str())?)?;
-        if !config.platform.fits() {
+        if !image.any_platform && !config.platform.fits() {
             let found = format!("`{}`", config.platform);
             return Err(ImageError::Platform {
                 wanted: Platform::here().to_string(),
@@ -262,6 +286,16 @@ fn commit_locked(
                 write_atomic(&path, &blob.bytes(blob.digest.as_str())?)?;
             }
         }
+        let note = note_of(store, image, made)?;
+        for blob in &image.layers {
+            let path = store.blob(&blob.digest);
+            // It was synced with the layers; an archive may name one twice.
+            if !path.exists() {
+                made.blobs.push(path.clone());
+                fs::rename(&blob.path, &path).map_err(failed("rename", &blob.path))?;
+            }
+        }
+        note.write(&store.note(id))?;
         names.images.insert(id.clone());
         for name in &image.names {
             names.names.insert(name.clone(), id.clone());
@@ -277,6 +311,33 @@ fn commit_locked(
         .collect::<Result<Vec<_>, _>>()?;
     names.write(&store.names())?;
     Ok(summaries)
+}
+
+/// What the image is made of, as it is sent. An archive of Docker's has no manifest: one is made.
+fn note_of(store: &Store, image: &Found<'_>, made: &mut Made) -> Result<Note, ImageError> {
+    let id = &image.config.digest;
+    let old = Note::read(&store.note(id)).ok().flatten();
+    let mut note = match image.manifests.split_last() {
+        Some((manifest, indexes)) => {
+            let bytes = manifest.bytes(manifest.digest.as_str())?;
+            let layers = oci::layers_of(manifest.digest.as_str(), &bytes)?;
+            let indexes = indexes.iter().map(|blob| blob.digest.clone()).collect();
+            Note::new(manifest.digest.clone(), indexes, layers)
+        }
+        None => {
+            let (bytes, layers) = oci::manifest_for(image.config, &image.layers)?;
+            let path = store.blob(&digest(&bytes));
+            if !path.exists() {
+                made.blobs.push(path.clone());
+                write_atomic(&path, &bytes)?;
+            }
+            Note::new(digest(&bytes), Vec::new(), layers)
+        }
+    };
+    note.sources.extend(image.sources.iter().cloned());
+    note.sources
+        .extend(old.into_iter().flat_map(|old| old.sources));
+    Ok(note)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! ```text
 //! <root>/lock                     flock: whoever changes what is below
 //! <root>/names.json               which images there are, and their names
-//! <root>/blobs/sha256/<hex>       image configurations and manifests, as they came
+//! <root>/blobs/sha256/<hex>       configurations, manifests and layers, as they came
+//! <root>/notes/<id>.json          which blobs an image is made of, and where it came from
+//! <root>/ingest/<hex>             blobs that have not come whole yet
 //! <root>/layers/<chain id>/fs     one unpacked layer above its parents: an overlay's lower layer
 //! <root>/layers/<chain id>/layer.json    its digest and size
 //! <root>/tmp/<random>             a load under way; holds a flock while it is
@@ -22,19 +24,33 @@
 
 mod archive;
 pub mod author;
+mod collect;
 pub(crate) mod compression;
 mod config;
 mod docker;
 mod error;
+mod ingest;
+mod install;
 mod layer;
 mod load;
+pub mod manifest;
 mod names;
+mod note;
 mod oci;
+mod read;
+mod save;
 mod store;
 pub(crate) mod tar_reader;
 
+pub use collect::{Freed, Uses};
+pub use config::digest;
 pub use error::{ImageError, LayerFault, TarFault};
-pub use store::{Image, Store};
+
+pub use ingest::Ingest;
+pub use install::Arrival;
+pub use read::checked_query;
+pub use save::Selection;
+pub use store::{Image, Pin, Store};
 
 /// This host's platform as images name it: `linux/amd64`.
 pub fn platform() -> String {

@@ -3,37 +3,39 @@
 
 use std::collections::BTreeMap;
 
-use godwit_types::{Digest, ImageName};
+use godwit_types::{BlobPart, Digest, ImageName};
 use serde::Deserialize;
 
 use super::{
     archive::{Blob, Spool},
+    compression,
     config::{MAX_LAYERS, Platform},
     docker::{MAX_IMAGES, limit},
     error::ImageError,
     load::{Found, name},
+    names::failed,
 };
 
 pub(super) const INDEX: &str = "index.json";
 /// An index in an index in an index.
 const MAX_DEPTH: usize = 3;
 /// What an index may describe.
-const MAX_DESCRIPTORS: usize = 1024;
+pub(super) const MAX_DESCRIPTORS: usize = 1024;
 
-const INDEXES: [&str; 2] = [
+pub(super) const INDEXES: [&str; 2] = [
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
-const MANIFESTS: [&str; 2] = [
+pub(super) const MANIFESTS: [&str; 2] = [
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-const CONFIGS: [&str; 2] = [
+pub(super) const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
 /// How they are compressed, their first bytes tell.
-const LAYERS: [&str; 6] = [
+pub(super) const LAYERS: [&str; 6] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
@@ -190,6 +192,8 @@ fn image<'a>(
         config,
         manifests,
         layers,
+        sources: Vec::new(),
+        any_platform: false,
     })
 }
 
@@ -225,6 +229,47 @@ fn media(what: String, descriptor: &Descriptor) -> ImageError {
         what,
         found: descriptor.media_type.chars().take(100).collect(),
     }
+}
+
+/// The layers that a manifest names, as they are sent.
+pub(super) fn layers_of(name: &str, json: &[u8]) -> Result<Vec<BlobPart>, ImageError> {
+    let manifest: Manifest = serde_json::from_slice(json).map_err(|source| ImageError::Json {
+        document: name.to_owned(),
+        source,
+    })?;
+    let part = |layer: Descriptor| BlobPart {
+        digest: layer.digest,
+        size: layer.size,
+        media_type: layer.media_type,
+    };
+    Ok(manifest.layers.into_iter().map(part).collect())
+}
+
+/// A manifest for what came without one.
+pub(super) fn manifest_for(
+    config: &Blob,
+    layers: &[&Blob],
+) -> Result<(Vec<u8>, Vec<BlobPart>), ImageError> {
+    let mut parts = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let kind = compression::kind(&layer.path).map_err(failed("read", &layer.path))?;
+        parts.push(BlobPart {
+            digest: layer.digest.clone(),
+            size: layer.size,
+            media_type: LAYERS[kind as usize].to_owned(),
+        });
+    }
+    let described = |media_type: &str, digest: &Digest, size: u64| serde_json::json!({"mediaType": media_type, "digest": digest, "size": size});
+    let each = parts
+        .iter()
+        .map(|part| described(&part.media_type, &part.digest, part.size));
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFESTS[0],
+        "config": described(CONFIGS[0], &config.digest, config.size),
+        "layers": each.collect::<Vec<_>>(),
+    });
+    Ok((manifest.to_string().into_bytes(), parts))
 }
 
 /// Docker writes the whole name beside a mere tag; others write the whole name, or a bare one,

@@ -1,10 +1,12 @@
 //! The store's directories, its lock, and reading from it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File},
     io::{self, Read},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use godwit_types::{ByteSize, Digest, ImageConfig, ImageName, ImageSummary};
@@ -20,10 +22,45 @@ use super::{
 };
 use crate::rootfs::remove_tree;
 
-/// Images on disk. Holds paths only: cheap to clone, and any number may be open.
+/// Images on disk: cheap to clone. One process removes from it; any number may be open.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    shared: Arc<Shared>,
+}
+
+/// What the clones of one store share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Read while layers and images are taken up; written while what nothing uses is removed.
+    uses: RwLock<()>,
+    /// Blobs and images that somebody is about to use, and how many.
+    pins: Mutex<BTreeMap<Digest, usize>>,
+}
+
+/// While it lives these are not removed.
+#[derive(Debug)]
+pub struct Pin {
+    shared: Arc<Shared>,
+    digests: Vec<Digest>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for digest in &self.digests {
+            if let Some(count) = pins.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    pins.remove(digest);
+                }
+            }
+        }
+    }
 }
 
 /// One image, ready to run.
@@ -51,6 +88,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Store, ImageError> {
         let store = Store {
             root: root.to_owned(),
+            shared: Arc::default(),
         };
         // Layers have setuid files: nobody but us may come near.
         let make = |path: &Path| {
@@ -61,6 +99,8 @@ impl Store {
         make(&store.blobs())?;
         make(&store.layers())?;
         make(&store.tmp())?;
+        make(&store.ingests())?;
+        make(&store.notes())?;
         store.check_xattrs()?;
         store.clear_leftovers()?;
         Ok(store)
@@ -139,7 +179,12 @@ impl Store {
         })
     }
 
-    fn config(&self, id: &Digest) -> Result<Config, ImageError> {
+    pub(super) fn config(&self, id: &Digest) -> Result<Config, ImageError> {
+        Config::parse(id.as_str(), &self.document(id)?)
+    }
+
+    /// A manifest, an index or a configuration, which is what it is called by.
+    pub(super) fn document(&self, id: &Digest) -> Result<Vec<u8>, ImageError> {
         let path = self.blob(id);
         let file = File::open(&path).map_err(failed("open", &path))?;
         let mut json = Vec::new();
@@ -153,7 +198,7 @@ impl Store {
                 found,
             });
         }
-        Config::parse(id.as_str(), &json)
+        Ok(json)
     }
 
     pub(super) fn layer_note(&self, chain: &Digest) -> Result<LayerNote, ImageError> {
@@ -170,7 +215,59 @@ impl Store {
         self.root.join("names.json")
     }
 
-    fn blobs(&self) -> PathBuf {
+    /// Keeps these from being removed.
+    pub fn pin(&self, digests: Vec<Digest>) -> Pin {
+        let mut pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for digest in &digests {
+            *pins.entry(digest.clone()).or_default() += 1;
+        }
+        drop(pins);
+        let shared = self.shared.clone();
+        Pin { shared, digests }
+    }
+
+    pub(super) fn is_pinned(&self, digest: &Digest) -> bool {
+        let pins = self
+            .shared
+            .pins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        pins.contains_key(digest)
+    }
+
+    /// While it is held nothing is removed.
+    pub fn using(&self) -> RwLockReadGuard<'_, ()> {
+        self.shared
+            .uses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by who removes.
+    pub(super) fn removing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared
+            .uses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn ingests(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(super) fn notes(&self) -> PathBuf {
+        self.root.join("notes")
+    }
+
+    pub(super) fn note(&self, id: &Digest) -> PathBuf {
+        self.notes().join(format!("{}.json", id.hex()))
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
     }
 
@@ -178,7 +275,7 @@ impl Store {
         self.blobs().join(digest.hex())
     }
 
-    fn layers(&self) -> PathBuf {
+    pub(super) fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }
 
@@ -263,6 +360,15 @@ impl Store {
             Ok(false) => Err(refuse(io::ErrorKind::InvalidData.into())),
             Err(errno) => Err(refuse(errno.into())),
         }
+    }
+}
+
+/// Whether it was free.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

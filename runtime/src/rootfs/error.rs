@@ -27,6 +27,9 @@ pub enum RootfsError {
         #[source]
         source: io::Error,
     },
+    /// The file system can't carry containers.
+    #[error("the file system of `{}` lacks {lacks}", path.display())]
+    Unfit { path: PathBuf, lacks: &'static str },
     #[error("could not unmount `{}`", path.display())]
     Unmount {
         path: PathBuf,

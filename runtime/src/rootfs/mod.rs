@@ -13,6 +13,7 @@
 //!
 //! It knows no container and no image store: it is given directories. The runtime calls it.
 
+mod check;
 pub mod diff;
 mod error;
 mod mount;
@@ -23,6 +24,7 @@ pub(crate) mod xattr;
 
 use std::path::{Path, PathBuf};
 
+pub use check::check;
 pub use diff::DiffError;
 pub use error::RootfsError;
 pub(crate) use remove::names;

@@ -90,7 +90,7 @@ impl Runtime {
             other => return Err(self.wrong_state(id, &other, "running or exited")),
         };
         let spec = self.spec(id)?;
-        let below = self.inner.images.document(&spec.image_id)?;
+        let below = self.inner.images.editable(&spec.image_id)?;
         let below = below.diff_ids().map_err(AuthorError::from)?;
         let (paths, cgroup) = (self.paths(id), self.cgroup(id));
         let images = self.inner.images.clone();

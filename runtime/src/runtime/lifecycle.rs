@@ -59,10 +59,15 @@ impl Runtime {
         id: &ContainerId,
         spec: &ContainerSpec,
     ) -> Result<i32> {
-        let image = self.image_of(spec)?;
         self.check_binds(spec)?;
         let paths = self.paths(id);
-        self.make_directory(&paths, spec)?;
+        let image = {
+            // From when it is looked up until the container is written down as using it.
+            let _using = self.images().using();
+            let image = self.image_of(spec)?;
+            self.make_directory(&paths, spec)?;
+            image
+        };
         self.reserve_ports(id, spec).await?;
         let netns = self.attach(id, spec, Gate::Open).await?;
         self.publish(id, spec).await?;

@@ -37,7 +37,7 @@ const FEED_PAUSE: Duration = Duration::from_millis(1);
 const FEED_ASK: Duration = Duration::from_millis(10);
 
 impl Runtime {
-    /// Image, CRIU, room, and no instance of it here. Changes nothing.
+    /// CRIU, room, and no instance of it here. Changes nothing.
     pub async fn check_destination(
         &self,
         id: &ContainerId,
@@ -47,7 +47,8 @@ impl Runtime {
         if let Some(problem) = &self.inner.facts.criu_problem {
             return Err(RuntimeError::NoCriu(problem.clone()));
         }
-        self.image_of(spec)?;
+        // One that is missing is brought before `prepare`; one that is damaged is not repaired by that.
+        self.images().get(&spec.image_id)?;
         self.check_binds(spec)?;
         self.check_ports(spec).await?;
         devices(&spec.options.process)
@@ -100,10 +101,13 @@ impl Runtime {
         spec: &ContainerSpec,
         migration: &MigrationId,
     ) -> Result<()> {
-        self.image_of(spec)?;
         self.check_binds(spec)?;
         let paths = self.paths(id);
-        self.make_directory(&paths, spec)?;
+        {
+            let _using = self.images().using();
+            self.image_of(spec)?;
+            self.make_directory(&paths, spec)?;
+        }
         self.expect_volumes(id, spec).await?;
         self.reserve_ports(id, spec).await?;
         make_in_memory(&paths.incoming().join("criu")).map_err(|source| RuntimeError::Io {

@@ -1,6 +1,7 @@
 //! The image store against archives, good and bad. Needs root, as the store does.
 
 mod fixture;
+mod keep;
 mod refused;
 
 use std::{

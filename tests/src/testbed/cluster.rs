@@ -203,6 +203,12 @@ impl Cluster {
         self.slot.cgroup()
     }
 
+    /// An address of the machine that its hosts reach: where a counterpart of theirs may serve.
+    pub fn outside(&self) -> std::net::Ipv4Addr {
+        let address = self.slot.address(254).parse();
+        address.unwrap_or(std::net::Ipv4Addr::LOCALHOST)
+    }
+
     /// The bridge between its hosts.
     pub fn bridge(&self) -> String {
         self.slot.bridge()

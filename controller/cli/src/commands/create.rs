@@ -19,7 +19,7 @@ pub struct Args {
 pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let created = async {
         let mut cluster = global.cluster()?;
-        start::create(&mut cluster, args.run).await
+        start::create(global, &mut cluster, args.run).await
     };
     match created.await {
         Ok(view) => {

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The archive; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: String,
     /// Load it onto this host only; repeat for several [default: every host that is up]
     #[arg(long = "host", value_name = "HOST")]

@@ -15,11 +15,21 @@ mod host_activate;
 mod host_drain;
 mod host_ls;
 mod host_update;
+mod image_history;
+mod image_inspect;
 mod image_load;
 mod image_ls;
+mod image_prune;
+mod image_pull;
+mod image_push;
+mod image_rm;
+mod image_save;
+mod image_tag;
 mod import;
 mod inspect;
 mod kill;
+mod login;
+mod logout;
 mod logs;
 mod manual;
 mod member_add;
@@ -45,6 +55,8 @@ mod run;
 mod start;
 mod stats;
 mod stop;
+mod system_df;
+mod system_prune;
 mod top;
 mod unpause;
 mod update;
@@ -87,7 +99,21 @@ pub enum Command {
     /// Look at migrations and take them back
     #[command(subcommand)]
     Migration(Migration),
-    /// Load images onto hosts and list them
+    Pull(image_pull::Args),
+    Push(image_push::Args),
+    /// List the images and the hosts that have them
+    Images(image_ls::Args),
+    Rmi(image_rm::Args),
+    Tag(image_tag::Args),
+    Save(image_save::Args),
+    Load(image_load::Args),
+    History(image_history::Args),
+    Login(login::Args),
+    Logout(logout::Args),
+    /// Look at what takes room, and free it
+    #[command(subcommand)]
+    System(System),
+    /// Pull, push, load, list and remove images
     #[command(subcommand)]
     Image(Image),
     /// Make and list networks
@@ -124,7 +150,23 @@ pub enum Image {
     Build(build::Args),
     Import(import::Args),
     Load(image_load::Args),
+    #[command(alias = "list")]
     Ls(image_ls::Args),
+    Pull(image_pull::Args),
+    Push(image_push::Args),
+    Tag(image_tag::Args),
+    Inspect(image_inspect::Args),
+    History(image_history::Args),
+    #[command(alias = "remove")]
+    Rm(image_rm::Args),
+    Prune(image_prune::Args),
+    Save(image_save::Args),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum System {
+    Df(system_df::Args),
+    Prune(system_prune::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,8 +245,32 @@ pub async fn run(options: Options) -> anyhow::Result<u8> {
         Command::Migration(Migration::Inspect(args)) => migration_inspect::run(global, args).await,
         Command::Migration(Migration::Cancel(args)) => migration_cancel::run(global, args).await,
         Command::Migration(Migration::Recover(args)) => migration_recover::run(global, args).await,
-        Command::Image(Image::Load(args)) => image_load::run(global, args).await,
-        Command::Image(Image::Ls(args)) => image_ls::run(global, args).await,
+        Command::Image(Image::Load(args)) | Command::Load(args) => {
+            image_load::run(global, args).await
+        }
+        Command::Image(Image::Ls(args)) | Command::Images(args) => {
+            image_ls::run(global, args).await
+        }
+        Command::Image(Image::Pull(args)) | Command::Pull(args) => {
+            image_pull::run(global, args).await
+        }
+        Command::Image(Image::Push(args)) | Command::Push(args) => {
+            image_push::run(global, args).await
+        }
+        Command::Image(Image::Tag(args)) | Command::Tag(args) => image_tag::run(global, args).await,
+        Command::Image(Image::Inspect(args)) => image_inspect::run(global, args).await,
+        Command::Image(Image::History(args)) | Command::History(args) => {
+            image_history::run(global, args).await
+        }
+        Command::Image(Image::Rm(args)) | Command::Rmi(args) => image_rm::run(global, args).await,
+        Command::Image(Image::Prune(args)) => image_prune::run(global, args).await,
+        Command::Image(Image::Save(args)) | Command::Save(args) => {
+            image_save::run(global, args).await
+        }
+        Command::Login(args) => login::run(global, args).await,
+        Command::Logout(args) => logout::run(global, args),
+        Command::System(System::Df(args)) => system_df::run(global, args).await,
+        Command::System(System::Prune(args)) => system_prune::run(global, args).await,
         Command::Network(Network::Create(args)) => network_create::run(global, args).await,
         Command::Network(Network::Inspect(args)) => network_inspect::run(global, args).await,
         Command::Network(Network::Rm(args)) => network_rm::run(global, args).await,

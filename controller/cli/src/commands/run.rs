@@ -16,13 +16,14 @@ use godwit_cli::{
     error::ClientError,
     exit_code,
     logs::Logs,
+    registries::Registries,
 };
 use godwit_proto::{
     control::{RemoveRequest, RunRequest},
     document,
     failure::Problem,
 };
-use godwit_types::ContainerView;
+use godwit_types::{ContainerView, ImageReference};
 
 pub use flags::memory_swap;
 
@@ -76,7 +77,7 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     let detach = args.detach;
     let how = args.flags.watch();
     let started = match global.cluster() {
-        Ok(mut cluster) => start(&mut cluster, args).await,
+        Ok(mut cluster) => start(global, &mut cluster, args).await,
         Err(error) => Err(error),
     };
     let view = match started {
@@ -98,9 +99,13 @@ pub async fn run(global: &Global, args: Args) -> anyhow::Result<u8> {
     watch(global, &view, logs, how).await
 }
 
-async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
+async fn start(
+    global: &Global,
+    cluster: &mut Cluster,
+    args: Args,
+) -> anyhow::Result<ContainerView> {
     let mut id_file = args.cidfile.as_deref().map(id_file).transpose()?;
-    let request = request(args, true)?;
+    let request = request(global, args, true)?;
     let call = async |mut control: Control| control.run(request.clone()).await;
     let document = cluster.order(call).await?;
     let view = cluster.read(&document)?;
@@ -109,12 +114,16 @@ async fn start(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerVie
 }
 
 /// As [`start`], without the start.
-pub async fn create(cluster: &mut Cluster, args: Args) -> anyhow::Result<ContainerView> {
+pub async fn create(
+    global: &Global,
+    cluster: &mut Cluster,
+    args: Args,
+) -> anyhow::Result<ContainerView> {
     if args.detach {
         bail!("`--detach` has no meaning here: nothing is started");
     }
     let mut id_file = args.cidfile.as_deref().map(id_file).transpose()?;
-    let request = request(args, false)?;
+    let request = request(global, args, false)?;
     let call = async |mut control: Control| control.create_container(request.clone()).await;
     let document = cluster.order(call).await?;
     let view = cluster.read(&document)?;
@@ -122,7 +131,14 @@ pub async fn create(cluster: &mut Cluster, args: Args) -> anyhow::Result<Contain
     Ok(view)
 }
 
-fn request(args: Args, starts: bool) -> anyhow::Result<RunRequest> {
+fn request(global: &Global, args: Args, starts: bool) -> anyhow::Result<RunRequest> {
+    let reference: Option<ImageReference> = args.image.parse().ok();
+    // Through a local socket there may be no directory, and then no credentials for registries.
+    let registries = global.config_dir().ok();
+    let registries = registries.map(|dir| Registries::open(&dir)).transpose()?;
+    let credentials = registries
+        .zip(reference)
+        .and_then(|(registries, reference)| registries.of(&reference));
     let mut entries = args.flags.env()?;
     entries.extend(args.env);
     let (options, limits) = args.flags.options(!starts || args.detach)?;
@@ -139,6 +155,7 @@ fn request(args: Args, starts: bool) -> anyhow::Result<RunRequest> {
         pids: limits.pids.unwrap_or(0),
         options: Some(document::write(&options)),
         limits: Some(document::write(&limits)),
+        credentials: credentials.as_ref().map(document::write),
     })
 }
 

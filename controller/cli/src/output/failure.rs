@@ -1,6 +1,7 @@
 //! How an error is told: what failed, what caused it, what to do next.
 
 use godwit_cli::hint::hint;
+use godwit_types::{HostImageNews, ImageNews};
 
 use super::{Closed, note};
 
@@ -11,6 +12,18 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
     report(error);
     1
+}
+
+/// Reports what hosts failed at, and says what to exit with.
+pub fn of_hosts(results: &[HostImageNews]) -> u8 {
+    let mut code = 0;
+    for result in results {
+        if let ImageNews::Failed { failure } = &result.news {
+            report(&anyhow::Error::new(failure.clone()));
+            code = 1;
+        }
+    }
+    code
 }
 
 /// `error:`, `caused by:` and `hint:` on standard error.

@@ -3,8 +3,10 @@
 
 pub mod age;
 pub mod build;
+pub mod confirm;
 pub mod drain;
 pub mod failure;
+pub mod layers;
 pub mod progress;
 pub mod table;
 

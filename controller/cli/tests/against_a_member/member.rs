@@ -235,6 +235,8 @@ impl Control for Served {
     type LogsStream = Answers<LogChunk>;
     type MigrateStream = Answers<Document>;
     type BuildStream = Answers<Document>;
+    type ImageWorkStream = Answers<Document>;
+    type SaveImagesStream = Answers<SavedChunk>;
 
     async fn run(&self, _: Request<RunRequest>) -> Answer<Document> {
         match self.script()?.run.take() {
@@ -356,6 +358,14 @@ impl Control for Served {
     }
 
     async fn load_image(&self, _: Request<Streaming<LoadImageChunk>>) -> Answer<LoadImageReply> {
+        unasked()
+    }
+
+    async fn image_work(&self, _: Request<ImageWorkRequest>) -> Answer<Self::ImageWorkStream> {
+        unasked()
+    }
+
+    async fn save_images(&self, _: Request<SaveImagesRequest>) -> Answer<Self::SaveImagesStream> {
         unasked()
     }
 

@@ -207,6 +207,7 @@ impl Runtime {
             // No client of the simulation asks for these.
             | Verb::RemoveNetwork { .. }
             | Verb::RemoveVolume { .. }
+            | Verb::BringImage { .. }
             | Verb::Start { .. }
             | Verb::Pause { .. }
             | Verb::Unpause { .. }

@@ -14,6 +14,7 @@
 
 mod document;
 mod error;
+mod note;
 mod pack;
 mod register;
 mod tar_writer;

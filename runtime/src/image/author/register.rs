@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     document::Document,
     error::AuthorError,
+    note,
     pack::{Clamp, pack},
 };
 use crate::{
@@ -64,10 +65,8 @@ impl Store {
     }
 
     /// An image's configuration, to be edited.
-    pub fn document(&self, id: &Digest) -> Result<Document, AuthorError> {
-        let path = self.blob(id);
-        let json = fs::read(&path).map_err(failed("read", &path))?;
-        Ok(Document::parse(&json)?)
+    pub fn editable(&self, id: &Digest) -> Result<Document, AuthorError> {
+        Ok(Document::parse(&self.document(id)?)?)
     }
 
     /// The unpacked layers of these digests, bottom first, if all are there.
@@ -169,6 +168,7 @@ impl Store {
         if !path.exists() {
             write_atomic(&path, &json)?;
         }
+        note::write(self, &id, json.len() as u64, &config.diff_ids)?;
         let mut all = Names::read(&self.names())?;
         all.images.insert(id.clone());
         for name in names {
