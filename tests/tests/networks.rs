@@ -128,7 +128,10 @@ fn published_ports_follow_their_container_and_one_that_is_taken_is_named() {
         said,
         "7/tcp -> 0.0.0.0:8080\n7/tcp -> 127.0.0.1:8081\n7/udp -> 0.0.0.0:9000"
     );
-    assert_eq!(cluster.ok(&["port", "echo", "7/udp"]).unwrap(), "0.0.0.0:9000");
+    assert_eq!(
+        cluster.ok(&["port", "echo", "7/udp"]).unwrap(),
+        "0.0.0.0:9000"
+    );
 
     // Taken by a container, here and where it is to go, and by a program that is none of ours.
     let mut again = vec!["run", "-d", "--host", "h1", "-p", "8080:1"];
@@ -137,7 +140,9 @@ fn published_ports_follow_their_container_and_one_that_is_taken_is_named() {
     for word in ["8080/tcp", "`h1`", "`echo`", "hint: "] {
         assert!(text.contains(word), "{text}");
     }
-    let mut other = vec!["run", "-d", "--name", "other", "--host", "h2", "-p", "8080:1"];
+    let mut other = vec![
+        "run", "-d", "--name", "other", "--host", "h2", "-p", "8080:1",
+    ];
     other.extend(["busybox", "sleep", "100"]);
     cluster.ok(&other).unwrap();
     let text = cluster.refused(&["migrate", "echo", "--to", "h2"]).unwrap();
@@ -183,7 +188,9 @@ fn published_ports_follow_their_container_and_one_that_is_taken_is_named() {
         cluster.start_agent(to, &[], false).unwrap();
         cluster.wait_for_hosts(2).unwrap();
         is_published(&cluster, to);
-        let taken = on_host(&cluster, to, || Ok(TcpListener::bind("0.0.0.0:8080").is_err()));
+        let taken = on_host(&cluster, to, || {
+            Ok(TcpListener::bind("0.0.0.0:8080").is_err())
+        });
         assert!(taken.unwrap(), "the port is kept");
     }
 
@@ -230,7 +237,12 @@ fn the_network_of_the_host_or_of_another_container_is_had_and_keeps_its_containe
     let joined = ["--network", "container:echo"];
     let mut line = vec!["run", "--name", "asks"];
     line.extend(joined);
-    line.extend(["busybox", "sh", "-c", "echo next door | nc -w 3 127.0.0.1 7"]);
+    line.extend([
+        "busybox",
+        "sh",
+        "-c",
+        "echo next door | nc -w 3 127.0.0.1 7",
+    ]);
     assert_eq!(cluster.ok(&line).unwrap(), "next door");
     assert_eq!(host_of(&cluster, "asks").unwrap(), "h2");
     let text = cluster.refused(&["migrate", "echo", "--to", "h1"]).unwrap();
@@ -247,7 +259,14 @@ fn the_network_of_the_host_or_of_another_container_is_had_and_keeps_its_containe
     assert_eq!(cluster.ok(&line).unwrap(), "next door");
     assert_eq!(host_of(&cluster, "asks").unwrap(), "h1");
 
-    let none = ["run", "--network", "none", "busybox", "ls", "/sys/class/net"];
+    let none = [
+        "run",
+        "--network",
+        "none",
+        "busybox",
+        "ls",
+        "/sys/class/net",
+    ];
     assert_eq!(cluster.ok(&none).unwrap(), "lo");
     let mut both = vec!["run", "-p", "80:80"];
     both.extend(["--network", "none", "busybox", "true"]);
@@ -297,7 +316,10 @@ fn names_of_a_network_are_found_from_everywhere_and_follow_a_move() {
     line.extend(on_front);
     line.extend(["--add-host", "db:192.0.2.7", "--dns-search", "corp.example"]);
     line.extend(["busybox", "sh", "-c"]);
-    let looped = format!("while true; do {}; done", script.replace("sleep 1000", "sleep 0.2"));
+    let looped = format!(
+        "while true; do {}; done",
+        script.replace("sleep 1000", "sleep 0.2")
+    );
     line.push(&looped);
     cluster.ok(&line).unwrap();
     cluster

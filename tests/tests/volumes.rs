@@ -115,7 +115,10 @@ fn volumes_and_binds_lose_nothing_in_three_moves_and_outlive_their_container() {
     let said = cluster.ok(&look).unwrap();
     let numbers = fs::metadata(bind.join("numbers")).unwrap().len();
     assert!(said.starts_with(&numbers.to_string()), "{said}");
-    assert!(said.contains("Read-only") && said.contains("at-0"), "{said}");
+    assert!(
+        said.contains("Read-only") && said.contains("at-0"),
+        "{said}"
+    );
     assert_eq!(host_of(&cluster, "look").unwrap(), "h2");
     let elsewhere = ["run", "--host", "h1", "-v", "db:/vol", "busybox", "true"];
     let text = cluster.refused(&elsewhere).unwrap();
@@ -178,11 +181,22 @@ fn an_image_gives_its_volumes_their_content_and_what_is_read_only_stays_so_after
     cluster.ok(&["rm", "-f", "reader"]).unwrap();
     cluster.migrate("with", 2).unwrap();
     goes_on(&cluster, "with");
-    assert_eq!(fs::read_to_string(data(2).join(&passwd)).unwrap(), text_of(&cluster));
+    assert_eq!(
+        fs::read_to_string(data(2).join(&passwd)).unwrap(),
+        text_of(&cluster)
+    );
     finish(&cluster, "with");
 
     // Read-only before and after a move.
-    let mut line = vec!["run", "-d", "--name", "ro", "-v", "over:/over:ro", "busybox"];
+    let mut line = vec![
+        "run",
+        "-d",
+        "--name",
+        "ro",
+        "-v",
+        "over:/over:ro",
+        "busybox",
+    ];
     line.extend(["sh", "-c"]);
     line.push("while sleep 0.1; do touch /over/z && echo written || echo refused; done");
     cluster.ok(&["rm", "with"]).unwrap();

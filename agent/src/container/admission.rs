@@ -212,12 +212,12 @@ pub fn admit(record: &Record, known: Option<&InstanceState>, command: &AgentComm
             generation,
             ..
         } => discard(record, migration, *generation),
-        Verb::SyncNetwork { .. }
-        | Verb::RemoveNetwork { .. }
-        | Verb::RemoveVolume { .. } => Admission::Refuse(CommandFailure::new(
-            FailureKind::Internal,
-            "a network's or a volume's command is not a container's",
-        )),
+        Verb::SyncNetwork { .. } | Verb::RemoveNetwork { .. } | Verb::RemoveVolume { .. } => {
+            Admission::Refuse(CommandFailure::new(
+                FailureKind::Internal,
+                "a network's or a volume's command is not a container's",
+            ))
+        }
     }
 }
 

@@ -20,9 +20,10 @@ use futures::Stream;
 use godwit_proto::{
     authz,
     control::{
-        ContainerRequest, CreateNetworkRequest, CreateVolumeRequest, DrainRequest, HostRequest, LoadImageChunk,
-        LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest,
-        NetworkRequest, PruneVolumesRequest, RemoveRequest, RunRequest, SetLimitsRequest, StopRequest, VolumeRequest,
+        ContainerRequest, CreateNetworkRequest, CreateVolumeRequest, DrainRequest, HostRequest,
+        LoadImageChunk, LoadImageReply, LogChunk, LogsRequest, MigrateRequest, MigrationRequest,
+        NetworkRequest, PruneVolumesRequest, RemoveRequest, RunRequest, SetLimitsRequest,
+        StopRequest, VolumeRequest,
         control_server::{Control, ControlServer},
     },
     document, failure, limits,

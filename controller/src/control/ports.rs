@@ -3,18 +3,13 @@
 use std::collections::BTreeSet;
 
 use godwit_core::{DEFAULT_NETWORK, State, find_container};
-use godwit_types::{
-    HostName, NetworkMode, NetworkName, PortOptions, Protocol, Published, Refusal,
-};
+use godwit_types::{HostName, NetworkMode, NetworkName, PortOptions, Protocol, Published, Refusal};
 
 /// What is chosen where the user leaves it open: the same as Docker's.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49153..=65535;
 
 /// What `--network` means.
-pub fn network(
-    state: &State,
-    text: &str,
-) -> Result<(Option<NetworkName>, NetworkMode), Refusal> {
+pub fn network(state: &State, text: &str) -> Result<(Option<NetworkName>, NetworkMode), Refusal> {
     let named = |text: &str| {
         NetworkName::new(text).map_err(|reason| Refusal::Invalid {
             what: text.to_owned(),

@@ -26,8 +26,7 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         "" => ids::container_name(&state),
         text => ContainerName::new(text).map_err(|reason| invalid(text, reason))?,
     };
-    let (network, mode) =
-        ports::network(&state, &request.network).map_err(failure::refused)?;
+    let (network, mode) = ports::network(&state, &request.network).map_err(failure::refused)?;
     if let Some(bad) = request.env.iter().find(|entry| !entry.contains('=')) {
         return Err(invalid(bad, "an environment entry is `KEY=value`"));
     }
@@ -37,8 +36,8 @@ pub async fn run(leader: &Arc<Leader>, request: RunRequest) -> Result<Document, 
         storage::complete(&state, options.storage, &volumes).map_err(failure::refused)?;
     options.ports = ports::complete(&state, options.ports, mode, network.is_some(), &exposed)
         .map_err(failure::refused)?;
-    let bound = storage::host(&state, &options.storage)
-        .or_else(|| ports::host(&state, &options.ports));
+    let bound =
+        storage::host(&state, &options.storage).or_else(|| ports::host(&state, &options.ports));
     let wanted = match (request.host.as_str(), bound) {
         ("", Some(host)) => host.to_string(),
         (wanted, _) => wanted.to_owned(),

@@ -59,7 +59,10 @@ fn labels(asked: Vec<String>) -> Result<BTreeMap<String, String>, Status> {
     for label in asked {
         let (key, value) = label.split_once('=').unwrap_or((&label, ""));
         if key.is_empty() || label.len() > MAX_LABEL || label.chars().any(char::is_control) {
-            return Err(invalid(&label, "a label is `KEY` or `KEY=value` on one line"));
+            return Err(invalid(
+                &label,
+                "a label is `KEY` or `KEY=value` on one line",
+            ));
         }
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -139,7 +142,10 @@ pub async fn gone_with(leader: &Arc<Leader>, container: &ContainerId, volumes: V
     for name in volumes {
         let done = leader.jobs.wait(Job::RemoveVolume(name.clone()));
         let state = leader.state();
-        let going = state.volumes.get(&name).is_some_and(|volume| volume.removing);
+        let going = state
+            .volumes
+            .get(&name)
+            .is_some_and(|volume| volume.removing);
         if going && !state.containers.contains_key(container) {
             let _ = done.await;
         }

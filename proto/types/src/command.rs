@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ByteSize, ContainerId, ContainerSpec, Estimate, Exit, FreezeStep, Generation, HostFacts,
-    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkSpec, NetworkTable,
-    OperationId, Progress, Round, VolumeId,
+    HostName, ImageSummary, InstanceReport, MigrationId, MigrationOptions, NetworkSpec,
+    NetworkTable, OperationId, Progress, Round, VolumeId,
 };
 
 /// Where memory goes that a post-copy left behind.
@@ -186,9 +186,9 @@ impl Verb {
             | Self::Discard { container, .. }
             | Self::Thaw { container, .. }
             | Self::Release { container, .. } => Some(container),
-            Self::SyncNetwork { .. }
-            | Self::RemoveNetwork { .. }
-            | Self::RemoveVolume { .. } => None,
+            Self::SyncNetwork { .. } | Self::RemoveNetwork { .. } | Self::RemoveVolume { .. } => {
+                None
+            }
         }
     }
 

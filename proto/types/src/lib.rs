@@ -40,8 +40,9 @@ pub use instance::{Exit, InstanceReport, InstanceState};
 pub use migration::{FreezeStep, MigrationTimes, Phase};
 pub use network::{Endpoint, MacAddr, NetworkAttachment, NetworkSpec, NetworkTable, Subnet};
 pub use options::{
-    ExtraHost, HOST_GATEWAY, MAX_MOUNTS, Mount, MountSource, NetworkMode, Options, PolicyOptions, PortOptions, ProcessOptions, Protocol, Published, StorageOptions, TerminalOptions,
-    VolumeMount, VolumesFrom, plain_path,
+    ExtraHost, HOST_GATEWAY, MAX_MOUNTS, Mount, MountSource, NetworkMode, Options, PolicyOptions,
+    PortOptions, ProcessOptions, Protocol, Published, StorageOptions, TerminalOptions, VolumeMount,
+    VolumesFrom, plain_path,
 };
 pub use precopy::{
     Compression, Estimate, MAX_DOWNTIME_MS, MAX_ROUNDS, MigrationMode, MigrationOptions,
@@ -52,6 +53,7 @@ pub use refusal::Refusal;
 pub use spec::{ContainerSpec, Limits};
 pub use units::{ByteSize, Cpus, Millis, UnitError};
 pub use view::{
-    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkEndpoint, NetworkView, Status,
+    ContainerView, HostView, ImageView, MemberView, MigrationView, NetworkEndpoint, NetworkView,
+    Status,
 };
 pub use volume::VolumeView;

@@ -8,9 +8,7 @@ mod storage;
 mod terminal;
 
 pub use policy::PolicyOptions;
-pub use ports::{
-    ExtraHost, HOST_GATEWAY, NetworkMode, PortOptions, Protocol, Published,
-};
+pub use ports::{ExtraHost, HOST_GATEWAY, NetworkMode, PortOptions, Protocol, Published};
 pub use process::ProcessOptions;
 pub use storage::{
     MAX_MOUNTS, Mount, MountSource, StorageOptions, VolumeMount, VolumesFrom, plain as plain_path,

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet, VolumeName};
+use crate::{
+    ContainerName, Generation, HostName, MigrationId, NetworkName, Phase, Subnet, VolumeName,
+};
 
 /// A request that was understood and refused. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

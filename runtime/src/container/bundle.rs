@@ -155,7 +155,11 @@ impl Bundle<'_> {
         let storage = &self.spec.options.storage;
         for bind in binds(self.etc) {
             // The user's own takes its place.
-            if storage.mounts.iter().any(|m| m.destination == bind.destination) {
+            if storage
+                .mounts
+                .iter()
+                .any(|m| m.destination == bind.destination)
+            {
                 continue;
             }
             mounts.push(json!({"destination": bind.destination, "type": "bind",

@@ -338,7 +338,13 @@ mod tests {
         let question = Message::from_vec(&question(name, kind)).unwrap();
         let answer = names.answer(&question)?;
         assert_eq!(answer.id(), 77);
-        Some(answer.answers().iter().map(|r| r.data().to_string()).collect())
+        Some(
+            answer
+                .answers()
+                .iter()
+                .map(|r| r.data().to_string())
+                .collect(),
+        )
     }
 
     #[test]
@@ -359,7 +365,10 @@ mod tests {
     fn the_hosts_resolvers_are_read_from_its_file() {
         let text = "# x\nnameserver 192.0.2.1\nsearch a\nnameserver fd00::1\nnameserver x\n";
         let found = of_host(text);
-        assert_eq!(found, ["192.0.2.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            found,
+            ["192.0.2.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap())
+        );
     }
 
     #[tokio::test]

@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use godwit_types::{ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable, Published};
+use godwit_types::{
+    ContainerId, HostName, NetworkAttachment, NetworkSpec, NetworkTable, Published,
+};
 use rtnetlink::{Handle, new_connection};
 use tokio::{
     sync::Mutex,

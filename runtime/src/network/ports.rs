@@ -20,7 +20,8 @@ use std::{
 
 use godwit_types::{ContainerId, NetworkAttachment, Protocol, Published};
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with, sockopt::set_socket_reuseaddr,
+    AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with,
+    sockopt::set_socket_reuseaddr,
 };
 
 use super::{
@@ -85,26 +86,28 @@ fn take(port: &Published) -> Result<OwnedFd> {
 fn bound(address: SocketAddrV4, protocol: Protocol) -> io::Result<OwnedFd> {
     match protocol {
         Protocol::Udp => Ok(UdpSocket::bind(address)?.into()),
-        Protocol::Tcp => {
-            let socket = socket_with(
-                AddressFamily::INET,
-                SocketType::STREAM,
-                SocketFlags::CLOEXEC,
-                Some(ipproto::TCP),
-            )?;
-            // Connections that are over must not be in the way.
-            set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &address)?;
-            // Two that only bind with that option don't mind one another; who listens does.
-            drop(listening(address)?);
-            Ok(socket)
-        }
+        Protocol::Tcp => match bound_tcp(address, false) {
+            // Connections that are over must not be in the way. Two sockets with that option don't
+            // mind one another before one of them listens, so it is not the first choice.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                drop(TcpListener::bind(address)?);
+                bound_tcp(address, true)
+            }
+            other => other,
+        },
     }
 }
 
-/// An error: somebody listens there. Gone at once, since the kernel must not answer for us.
-fn listening(address: SocketAddrV4) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
+fn bound_tcp(address: SocketAddrV4, beside_ended: bool) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        Some(ipproto::TCP),
+    )?;
+    set_socket_reuseaddr(&socket, beside_ended)?;
+    bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// Puts the container's rules in place, whatever was there.
@@ -227,7 +230,8 @@ mod tests {
         };
         let text = rules(&ContainerId::from_bytes([1; 32]), &attachment, &[port]);
         assert_eq!(
-            text.matches("fib daddr type local tcp dport 8080 dnat to 10.9.0.2:80\n").count(),
+            text.matches("fib daddr type local tcp dport 8080 dnat to 10.9.0.2:80\n")
+                .count(),
             2
         );
         assert!(text.contains("hook prerouting") && text.contains("ct status dnat masquerade"));

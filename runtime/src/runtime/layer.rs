@@ -47,7 +47,6 @@ impl Moving {
         self.ahead.finish(out)?;
         Ok(())
     }
-
 }
 
 /// Of the files that processes have mapped, those of a volume that is mounted there.

@@ -15,8 +15,8 @@ use super::{Result, Runtime, RuntimeError, blocking, state::word, volumes};
 use crate::{
     cgroup::Group,
     container::{
-        Bundle, CommandError, InstancePaths, host_mounts, remove_images, remove_tree, resolve_command,
-        resolve_user, write_atomic,
+        Bundle, CommandError, InstancePaths, host_mounts, remove_images, remove_tree,
+        resolve_command, resolve_user, write_atomic,
     },
     network::{Gate, link_name},
     rootfs::Rootfs,

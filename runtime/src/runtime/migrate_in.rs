@@ -13,7 +13,8 @@ use godwit_types::{ContainerId, ContainerSpec, FreezeStep, InstanceState, Migrat
 use tokio::time::timeout;
 
 use super::{
-    Result, Runtime, RuntimeError, blocking, layer::{LAYER, bring, bring_volumes},
+    Result, Runtime, RuntimeError, blocking,
+    layer::{LAYER, bring, bring_volumes},
     migrate_out::ROOTFS,
 };
 use crate::{

@@ -13,11 +13,7 @@ use crate::{
     checkpoint::CheckpointFile,
     memory::{Left, Session},
     network::Hold,
-    rootfs::{
-        Rootfs,
-        diff,
-        size,
-    },
+    rootfs::{Rootfs, diff, size},
     shim::protocol::{Request, State},
     unmovable::unmovable,
 };
@@ -67,7 +63,8 @@ impl Runtime {
             }
             let memory = Resident::of_all(&pids);
             // Counted twice: as it arrives, and unpacked.
-            let layer = size(&Rootfs::new(&paths.rootfs()).upper())? + volumes::bytes(&spec, &volumes_)?;
+            let layer =
+                size(&Rootfs::new(&paths.rootfs()).upper())? + volumes::bytes(&spec, &volumes_)?;
             let log = fs::metadata(paths.log()).map_or(0, |metadata| metadata.len());
             let dumped = if carried { memory.shared } else { memory.all() };
             let images = IMAGES + pids.len() as u64 * IMAGES_OF_PROCESS;
@@ -150,8 +147,8 @@ impl Runtime {
             });
             for (name, file, dir) in layer.chain(volumes) {
                 let path = paths.checkpoint().join(file);
-                let file = fs::File::create(&path)
-                    .map_err(|source| RuntimeError::Io { path, source })?;
+                let file =
+                    fs::File::create(&path).map_err(|source| RuntimeError::Io { path, source })?;
                 match moving.iter().position(|moving| moving.name() == name) {
                     Some(at) => moving.swap_remove(at).finish(file)?,
                     None => drop(diff::pack(&dir, file)?),

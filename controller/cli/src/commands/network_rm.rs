@@ -39,7 +39,11 @@ pub async fn prune(global: &Global, _: Prune) -> anyhow::Result<u8> {
     let unused = networks
         .into_iter()
         .filter(|network| network.containers == 0 && network.name.as_str() != DEFAULT);
-    remove(global, unused.map(|network| network.name.to_string()).collect()).await
+    remove(
+        global,
+        unused.map(|network| network.name.to_string()).collect(),
+    )
+    .await
 }
 
 async fn remove(global: &Global, networks: Vec<String>) -> anyhow::Result<u8> {

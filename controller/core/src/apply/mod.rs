@@ -11,8 +11,8 @@ mod recovery;
 mod volume;
 
 pub use container::is_news;
-pub(crate) use ports::taken;
 use godwit_types::Refusal;
+pub(crate) use ports::taken;
 
 use crate::{command::Command, state::State};
 

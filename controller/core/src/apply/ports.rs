@@ -46,7 +46,9 @@ pub(crate) fn taken(
     except: Option<&ContainerName>,
 ) -> Option<Refusal> {
     let others = state.containers.values().filter(|container| {
-        Some(&container.spec.name) != except && holds(container) && will_be_on(state, container, host)
+        Some(&container.spec.name) != except
+            && holds(container)
+            && will_be_on(state, container, host)
     });
     for other in others {
         for port in wanted {

@@ -15,7 +15,7 @@ use godwit_types::{FreezeStep, MigrationId};
 use super::{super::protocol::Config, create::chain, init::Init, output::Output};
 use crate::{
     cgroup::Group,
-    container::{MASKED_FILES, mount_point, make_in_memory, remove_images, remove_tree},
+    container::{MASKED_FILES, make_in_memory, mount_point, remove_images, remove_tree},
     criu::{DumpOptions, Event, Launch, Swrk, descriptors, reason, tools},
     memory::{HiddenTable, Smaps},
     sys,

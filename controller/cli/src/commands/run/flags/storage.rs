@@ -29,8 +29,7 @@ impl Flags {
             of_long(text).with_context(|| format!("`--mount {text}` is not understood"))
         });
         let from = self.volumes_from.iter().map(|text| {
-            of_container(text)
-                .with_context(|| format!("`--volumes-from {text}` is not understood"))
+            of_container(text).with_context(|| format!("`--volumes-from {text}` is not understood"))
         });
         Ok(StorageOptions {
             mounts: short.chain(long).collect::<anyhow::Result<_>>()?,
