@@ -35,7 +35,7 @@ use crate::options::Options;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     Ps(ps::Args),
     Port(port::Args),
     Logs(logs::Args),
@@ -122,7 +122,7 @@ pub enum ClusterCommand {
 pub async fn run(options: Options) -> anyhow::Result<u8> {
     let global = &options.global;
     match options.command {
-        Command::Run(args) => run::run(global, args).await,
+        Command::Run(args) => run::run(global, *args).await,
         Command::Ps(args) => ps::run(global, args).await,
         Command::Port(args) => port::run(global, args).await,
         Command::Logs(args) => logs::run(global, args).await,
