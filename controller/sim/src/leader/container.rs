@@ -228,7 +228,7 @@ impl Chore {
                 let command = Command::CancelStop { container: id };
                 self.write(hands, command, Err(failure.kind))
             }
-            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_), _) => {
+            (Job::Run(_) | Job::Migrate(_) | Job::Clear(_) | Job::RemoveVolume(_), _) => {
                 hands.settle(&self.job, Ok(()));
                 Waits::Over
             }
