@@ -200,7 +200,7 @@ mod tests {
         assert!(refused.to_string().contains(&port.host.to_string()));
         drop(taken);
         ports.reserve(&id, std::slice::from_ref(&port)).unwrap();
-        assert_eq!(ports.holders(), [id.clone()]);
+        assert_eq!(ports.holders(), std::slice::from_ref(&id));
         assert!(TcpListener::bind(("127.0.0.1", port.host)).is_err());
         ports.give_up(&id);
         drop(TcpListener::bind(("127.0.0.1", port.host)).unwrap());
