@@ -34,3 +34,10 @@ pub struct Options {
     pub storage: StorageOptions,
     pub ports: PortOptions,
 }
+
+impl Options {
+    /// Nothing was asked for: such options are not written down.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}

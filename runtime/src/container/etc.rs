@@ -28,12 +28,12 @@ impl HostFiles {
 
     fn values(&self, keyword: &str) -> Vec<&str> {
         let lines = self.resolv.lines();
-        let found = lines.filter_map(|line| {
+        let mut found = lines.filter_map(|line| {
             let mut words = line.split_whitespace();
             (words.next() == Some(keyword)).then(|| words.collect::<Vec<_>>())
         });
         // Of several lines the last one counts.
-        found.last().unwrap_or_default()
+        found.next_back().unwrap_or_default()
     }
 }
 

@@ -86,26 +86,28 @@ fn take(port: &Published) -> Result<OwnedFd> {
 fn bound(address: SocketAddrV4, protocol: Protocol) -> io::Result<OwnedFd> {
     match protocol {
         Protocol::Udp => Ok(UdpSocket::bind(address)?.into()),
-        Protocol::Tcp => {
-            let socket = socket_with(
-                AddressFamily::INET,
-                SocketType::STREAM,
-                SocketFlags::CLOEXEC,
-                Some(ipproto::TCP),
-            )?;
-            // Connections that are over must not be in the way.
-            set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &address)?;
-            // Two that only bind with that option don't mind one another; who listens does.
-            drop(listening(address)?);
-            Ok(socket)
-        }
+        Protocol::Tcp => match bound_tcp(address, false) {
+            // Connections that are over must not be in the way. Two sockets with that option don't
+            // mind one another before one of them listens, so it is not the first choice.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                drop(TcpListener::bind(address)?);
+                bound_tcp(address, true)
+            }
+            other => other,
+        },
     }
 }
 
-/// An error: somebody listens there. Gone at once, since the kernel must not answer for us.
-fn listening(address: SocketAddrV4) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
+fn bound_tcp(address: SocketAddrV4, beside_ended: bool) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        Some(ipproto::TCP),
+    )?;
+    set_socket_reuseaddr(&socket, beside_ended)?;
+    bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// Puts the container's rules in place, whatever was there.
@@ -198,7 +200,7 @@ mod tests {
         assert!(refused.to_string().contains(&port.host.to_string()));
         drop(taken);
         ports.reserve(&id, std::slice::from_ref(&port)).unwrap();
-        assert_eq!(ports.holders(), [id.clone()]);
+        assert_eq!(ports.holders(), std::slice::from_ref(&id));
         assert!(TcpListener::bind(("127.0.0.1", port.host)).is_err());
         ports.give_up(&id);
         drop(TcpListener::bind(("127.0.0.1", port.host)).unwrap());
