@@ -32,3 +32,10 @@ pub struct Options {
     pub storage: StorageOptions,
     pub ports: PortOptions,
 }
+
+impl Options {
+    /// Nothing was asked for: it is not written down, as before there were any.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -23,6 +23,6 @@ pub struct ContainerSpec {
     /// Empty: the first twelve digits of the container's id.
     #[serde(default)]
     pub hostname: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Options::is_default")]
     pub options: Options,
 }
