@@ -390,3 +390,38 @@ fn what_is_to_be_removed_at_its_end_is_gone_wherever_that_was() {
     })
     .unwrap();
 }
+
+#[test]
+fn what_its_host_lost_is_started_again_by_the_leader() {
+    let mut cluster = cluster(2);
+    cluster
+        .ok(&[
+            "run",
+            "-d",
+            "--name",
+            "found",
+            "--restart",
+            "always",
+            "--host",
+            "h1",
+            "busybox",
+            "sh",
+            "-c",
+            "echo run; while true; do sleep 0.05; done",
+        ])
+        .unwrap();
+    cluster
+        .wait_for_log("found", |text| text.contains("run"))
+        .unwrap();
+    cluster.migrate("found", 2).unwrap();
+    // As after a reboot: nothing on the host knows how it ended.
+    cluster.kill(2, "godwit-shim").unwrap();
+    cluster
+        .wait_for_log("found", |text| text.matches("run").count() == 2)
+        .unwrap();
+    wait_state(&cluster, "found", "running");
+    assert_eq!(inspect(&cluster, "found")["host"], "h2");
+    let id = cluster.id("found").unwrap();
+    // One copy: its shell, and at most the `sleep` of the moment.
+    assert!(cluster.processes_of(&id).unwrap().len() <= 2);
+}
