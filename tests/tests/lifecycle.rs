@@ -204,26 +204,21 @@ fn of_two_opposite_orders_one_wins_and_the_other_is_told() {
             "busybox",
             "sh",
             "-c",
-            "trap 'sleep 2; exit 0' TERM; echo ready; while true; do sleep 0.05; done",
+            "trap 'echo ending; sleep 6; exit 0' TERM; echo ready; while true; do sleep 0.05; done",
         ])
         .unwrap();
     cluster
         .wait_for_log("torn", |text| text.contains("ready"))
         .unwrap();
     let mut stop = spawn(cluster.godwit(&["stop", "-t", "60", "torn"]));
-    // While it takes its two seconds for its end.
-    let mut last = String::new();
-    wait_for("a refusal", PATIENCE, || {
-        let output = cluster.output(&["pause", "torn"]).unwrap();
-        last = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Paused before the stop was heard of: it is not, once it is to stop.
-        if output.status.success() {
-            let _ = cluster.output(&["unpause", "torn"]);
-        }
-        last.contains("being stopped by another request")
-    })
-    .unwrap_or_else(|error| panic!("{error}: {last}"));
-    assert!(last.contains("`torn`") && last.contains("hint: "), "{last}");
+    cluster
+        .wait_for_log("torn", |text| text.contains("ending"))
+        .unwrap();
+    let last = cluster.refused(&["pause", "torn"]).unwrap();
+    assert!(
+        last.contains("`torn` is being stopped by another request") && last.contains("hint: "),
+        "{last}"
+    );
     let refused = cluster.refused(&["restart", "torn"]).unwrap();
     assert!(refused.contains("being stopped"), "{refused}");
     assert!(stop.wait().unwrap().success());
@@ -267,9 +262,7 @@ fn a_policy_starts_again_what_has_ended_here_and_where_it_has_moved() {
     let kill_inside = |cluster: &Cluster| {
         let id = cluster.id("phoenix").unwrap();
         wait_state(cluster, "phoenix", "running");
-        let pid = inspect(cluster, "phoenix")["pid"].as_i64().unwrap();
-        assert!(cluster.processes_of(&id).unwrap().contains(&(pid as i32)));
-        kill_all(&[pid as i32]);
+        kill_all(&cluster.processes_of(&id).unwrap());
     };
     kill_inside(&cluster);
     wait_for("a first restart", PATIENCE, || restarts(&cluster) == 1).unwrap();
@@ -396,4 +389,39 @@ fn what_is_to_be_removed_at_its_end_is_gone_wherever_that_was() {
         cluster.ok(&["ps", "-aq"]).is_ok_and(|ids| ids.is_empty())
     })
     .unwrap();
+}
+
+#[test]
+fn what_its_host_lost_is_started_again_by_the_leader() {
+    let mut cluster = cluster(2);
+    cluster
+        .ok(&[
+            "run",
+            "-d",
+            "--name",
+            "found",
+            "--restart",
+            "always",
+            "--host",
+            "h1",
+            "busybox",
+            "sh",
+            "-c",
+            "echo run; while true; do sleep 0.05; done",
+        ])
+        .unwrap();
+    cluster
+        .wait_for_log("found", |text| text.contains("run"))
+        .unwrap();
+    cluster.migrate("found", 2).unwrap();
+    // As after a reboot: nothing on the host knows how it ended.
+    cluster.kill(2, "godwit-shim").unwrap();
+    cluster
+        .wait_for_log("found", |text| text.matches("run").count() == 2)
+        .unwrap();
+    wait_state(&cluster, "found", "running");
+    assert_eq!(inspect(&cluster, "found")["host"], "h2");
+    let id = cluster.id("found").unwrap();
+    // One copy: its shell, and at most the `sleep` of the moment.
+    assert!(cluster.processes_of(&id).unwrap().len() <= 2);
 }

@@ -36,7 +36,7 @@ const ANSWERS: &str = "trap ask USR1; ask() { \
 fn what_a_process_is_and_may_is_the_same_after_a_move() {
     let cluster = cluster(2);
     let mut arguments = vec!["run", "-d", "--name", "who", "--host", "h1"];
-    arguments.extend(["-h", "web-1", "-w", "/tmp/work", "--read-only", "--init"]);
+    arguments.extend(["-h", "web-1", "-w", "/srv/work", "--read-only", "--init"]);
     arguments.extend(["--tmpfs", "/tmp", "--tmpfs", "/scratch:size=3m"]);
     arguments.extend(["--shm-size", "5m", "--ulimit", "nofile=100:200"]);
     arguments.extend(["--sysctl", "net.core.somaxconn=321"]);
@@ -76,7 +76,7 @@ fn what_a_process_is_and_may_is_the_same_after_a_move() {
         "Seccomp:\t2",
         "NoNewPrivs:\t1",
         "CapBnd:\t0000000000001020",
-        "web-1\n/tmp/work\n321\n7654321\n100\n5120\n3072\n",
+        "web-1\n/srv/work\n321\n7654321\n100\n5120\n3072\n",
         "Read-only file system",
         "kept",
         "1, 3",
@@ -107,7 +107,7 @@ fn what_a_process_is_and_may_is_the_same_after_a_move() {
         .wait_for_log("who", |text| text.matches("ready").count() == 2)
         .unwrap();
     let again = ask(4);
-    assert!(again.contains("web-1\n/tmp/work\n321"), "{again}");
+    assert!(again.contains("web-1\n/srv/work\n321"), "{again}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub fn begin(record: &Record, command: &AgentCommand) -> Option<Record> {
     let mut begun = record.clone();
     begun.life = Life::default();
     match &command.verb {
-        Verb::Prepare { details, .. } => begun.life.details = details.clone(),
+        Verb::Prepare { details, .. } => begun.life.details = (**details).clone(),
         Verb::Start { .. } => begun.life.details.last_exit = record.life.details.last_exit,
         _ => {}
     }

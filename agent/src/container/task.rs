@@ -379,10 +379,15 @@ impl ContainerTask {
         let Role::Owner { spec, .. } = &self.record.role else {
             return;
         };
-        let started = self.host.runtime.start(&self.container, spec).await;
+        let spec = spec.clone();
         let details = &mut self.record.life.details;
         details.restarts = details.restarts.saturating_add(1);
+        // Before the start: an agent that is killed in between must not try once more than allowed.
         self.unstored = true;
+        self.catch_up().await;
+        let started = self.host.runtime.start(&self.container, &spec).await;
+        self.unstored = true;
+        let details = &mut self.record.life.details;
         let (container, restarts) = (self.container.short(), details.restarts);
         match started {
             Ok(pid) => {

@@ -154,7 +154,7 @@ fn ask(
             spec: spec(),
             from: migration.from.clone(),
             options: options(),
-            details: container.details.clone(),
+            details: Box::new(container.details.clone()),
         },
         // Also where memory is sent in the freeze: the source then answers at once.
         Act::PreCopy => Verb::PreCopy {

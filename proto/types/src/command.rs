@@ -93,7 +93,7 @@ pub enum Verb {
         options: MigrationOptions,
         /// What is known of the instance that comes.
         #[serde(default)]
-        details: InstanceDetails,
+        details: Box<InstanceDetails>,
     },
     /// Source: send memory in rounds while the container runs, until what is left fits in the
     /// freeze. Takes as long as it takes, and says meanwhile how it stands. → `PreCopied`

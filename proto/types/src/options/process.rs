@@ -125,7 +125,7 @@ impl FromStr for Tmpfs {
 pub(crate) fn is_inner_path(path: &str) -> bool {
     path.starts_with('/')
         && path.len() <= 4096
-        && path.trim_matches('/') != ""
+        && !path.trim_matches('/').is_empty()
         && !path.split('/').any(|part| part == "..")
         && !path.chars().any(char::is_control)
 }
