@@ -78,14 +78,17 @@ impl HostService for Service {
             timestamps,
         };
         let reader = blocking(move || {
-            let skip = match tail {
-                Some(lines) if skip == 0 => Reader::tail(&path, lines)?,
-                _ => skip,
+            let (skip, end) = match tail {
+                Some(lines) if skip == 0 => {
+                    let (begin, end) = Reader::tail(&path, lines)?;
+                    (begin, Some(end))
+                }
+                _ => (skip, None),
             };
             let reader = Reader::open(&path, skip, wanted)?;
             match follow {
                 true => Ok(reader),
-                false => reader.stop_here(),
+                false => reader.stop_at(end),
             }
         })
         .await?;

@@ -81,16 +81,23 @@ impl Reader {
         })
     }
 
-    /// Not beyond what there is now.
-    pub fn stop_here(mut self) -> io::Result<Self> {
-        let last = log::segments(&self.path)?.pop();
-        self.limit = last.map_or(0, |last| last.base + last.len);
+    /// Not beyond this place, or what there is now.
+    pub fn stop_at(mut self, end: Option<u64>) -> io::Result<Self> {
+        self.limit = match end {
+            Some(end) => end,
+            None => {
+                let last = log::segments(&self.path)?.pop();
+                last.map_or(0, |last| last.base + last.len)
+            }
+        };
         Ok(self)
     }
 
-    /// Where the last `lines` entries begin.
-    pub fn tail(path: &Path, lines: u64) -> io::Result<u64> {
-        last(&log::segments(path)?, lines)
+    /// Where the last `lines` entries begin, and where they end.
+    pub fn tail(path: &Path, lines: u64) -> io::Result<(u64, u64)> {
+        let segments = log::segments(path)?;
+        let end = segments.last().map_or(0, |last| last.base + last.len);
+        Ok((last(&segments, lines)?, end))
     }
 
     /// Where it stands: what `skip` takes to go on from here.
@@ -290,7 +297,7 @@ mod tests {
         writeln!(file, "rn\",\"stream\":\"stdout\",\"time\":\"t\"}}").unwrap();
         assert_eq!(&reader.read().unwrap()[0].data[..], b"torn");
 
-        let mut now = open(&path, 0).stop_here().unwrap();
+        let mut now = open(&path, 0).stop_at(None).unwrap();
         write!(file, "{}", line("stdout", "after")).unwrap();
         let said: usize = now.read().unwrap().iter().map(|c| c.data.len()).sum();
         assert_eq!(said, "a\nb\nc\ntorn".len());

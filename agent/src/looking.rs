@@ -70,8 +70,8 @@ pub async fn exec(host: Arc<Host>, mut inputs: Streaming<SessionInput>) -> Resul
             return Err(failed(failures::on_host(&host.name, failure)));
         }
         other => {
-            debug!(?other, "helper of an exec broke off");
-            let text = "the program's helper broke off before it began";
+            debug!(?other, "keeper of an exec broke off");
+            let text = "the program's keeper broke off before it began";
             let failure = CommandFailure::new(FailureKind::Internal, text);
             return Err(failed(failures::on_host(&host.name, failure)));
         }

@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use gtmpl::{Context, FuncError, Value};
 use serde_json::Value as Json;
 
+/// What Go writes in the place of what is not there.
+const NOTHING: &str = "<no value>";
+
 /// A template that was understood.
 pub struct Template {
     text: String,
@@ -33,7 +36,11 @@ impl Template {
     pub fn render(&self, value: &Json) -> Result<String, TemplateError> {
         let context = Context::from(convert(value));
         let rendered = self.parse()?.render(&context);
-        rendered.map_err(|error| self.wrong(error.to_string()))
+        let rendered = rendered.map_err(|error| self.wrong(error.to_string()))?;
+        match rendered.contains(NOTHING) {
+            true => Err(self.wrong("it names what is not there".to_owned())),
+            false => Ok(rendered),
+        }
     }
 
     fn parse(&self) -> Result<gtmpl::Template, TemplateError> {

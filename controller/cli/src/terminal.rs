@@ -2,12 +2,11 @@
 
 use std::{
     io::{self, IsTerminal, Read},
-    os::fd::AsFd,
     thread,
 };
 
 use godwit_types::TerminalSize;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use terminal_size::{Height, Width, terminal_size_of};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -25,10 +24,10 @@ impl Raw {
         if !is_terminal() {
             return Ok(None);
         }
-        let before = tcgetattr(io::stdin().as_fd())?;
+        let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
-        cfmakeraw(&mut raw);
-        tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &raw)?;
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Some(Self { before }))
     }
 }
@@ -36,7 +35,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // An error: the terminal is gone.
-        let _ = tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.before);
     }
 }
 

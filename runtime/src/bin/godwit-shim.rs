@@ -33,7 +33,7 @@ fn main() -> ExitCode {
                 .map_err(Into::into)
         }
         [mode, directory] if mode == "--exec" => {
-            godwit_runtime::exec::helper::run(Path::new(directory)).map_err(Into::into)
+            godwit_runtime::exec::keeper::run(Path::new(directory)).map_err(Into::into)
         }
         _ => {
             eprintln!("usage: godwit-shim CONFIG");

@@ -1,7 +1,7 @@
 //! A program started in a container that runs already.
 //!
 //! [`prepare`](crate::Runtime::exec), in the agent, writes down what is to be started and starts
-//! [`helper`], a process with one thread: it joins the container, keeps the program's standard
+//! [`keeper`], a process with one thread: it joins the container, keeps the program's standard
 //! streams or its terminal, and says how it ended. It outlives the agent, and the program goes on
 //! with it. Who looks at it speaks [`frames`](crate::frames).
 //!
@@ -9,7 +9,7 @@
 //! before a dump ([`ended`]).
 
 pub(crate) mod ended;
-pub mod helper;
+pub mod keeper;
 mod plan;
 mod prepare;
 mod terminal;

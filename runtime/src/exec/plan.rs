@@ -1,4 +1,4 @@
-//! `exec.json`: what the helper is told.
+//! `exec.json`: what the keeper is told.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What is to be started, written down for the helper: resolved inside the container as it is
+//! What is to be started, written down for the keeper: resolved inside the container as it is
 //! now, its mounts included.
 
 use std::{
@@ -119,10 +119,10 @@ impl Runtime {
             write(&paths, &id_, pid, &cgroup, &request, &config)
         })
         .await?;
-        self.start_helper(&dir, &log)
+        self.start_keeper(&dir, &log)
     }
 
-    fn start_helper(&self, dir: &Path, log: &Path) -> Result<Talk> {
+    fn start_keeper(&self, dir: &Path, log: &Path) -> Result<Talk> {
         let program = self.inner.config.shim.clone();
         let started = || -> io::Result<Talk> {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -222,7 +222,7 @@ fn find(root: &Path, process: &Value) -> Result<()> {
     })
 }
 
-/// A directory for libcontainer and the helper. libcontainer takes it for the state of the
+/// A directory for libcontainer and the keeper. libcontainer takes it for the state of the
 /// container that it made: a container that came from elsewhere has none of its own.
 fn write(
     paths: &InstancePaths,
