@@ -124,6 +124,8 @@ mod tests {
                 names: vec![],
                 size: ByteSize(3),
                 created: 0,
+                volumes: Vec::new(),
+                exposed: Vec::new(),
             },
             repo_digests: vec![],
             manifest: None,

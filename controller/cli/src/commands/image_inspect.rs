@@ -99,6 +99,8 @@ mod tests {
                 names: vec!["redis:7".parse().unwrap()],
                 size: ByteSize(42),
                 created: 0,
+                volumes: Vec::new(),
+                exposed: Vec::new(),
             },
             repo_digests: vec![],
             manifest: None,
