@@ -9,13 +9,9 @@
 runtime_packages=(iproute2 nftables tar libseccomp2)
 # shellcheck disable=SC2034
 build_packages=(gcc libc6-dev pkg-config libseccomp-dev)
+# buildah is the peer of builds; registries and their clients are counterparts of ours.
 # shellcheck disable=SC2034
-<<<<<<< HEAD
-# buildah is the peer of builds.
-test_packages=(jq patchelf procps buildah)
-=======
-test_packages=(jq patchelf procps skopeo docker-registry apache2-utils)
->>>>>>> wt-images
+test_packages=(jq patchelf procps buildah skopeo docker-registry apache2-utils)
 
 is_installed() {
     # ${db:Status-Status} is dpkg's, not the shell's.
