@@ -589,3 +589,29 @@ fn what_was_resumed_and_lost_before_it_was_written_can_be_stopped_and_removed() 
     host.done(remove(2), Ok(Outcome::Done));
     assert_eq!(host.record.generation(), None);
 }
+
+#[test]
+fn what_was_resumed_and_lost_before_it_was_written_can_be_started_again() {
+    let start = |generation| Verb::Start {
+        container: id(),
+        generation: Generation(generation),
+        spec: spec(),
+    };
+    let mut host = Host::prepared(2, 1);
+    // It may still come, or be taken back.
+    host.known = Some(InstanceState::Staged {
+        migration: migration(1),
+    });
+    assert_eq!(host.refused(start(2)), FailureKind::WrongState);
+    host.known = lost();
+    assert_eq!(host.refused(start(1)), FailureKind::Stale);
+    assert_eq!(host.refused(start(3)), FailureKind::WrongState);
+    assert_eq!(host.admit(start(2)), Admission::Perform);
+    host.done(start(2), Ok(Outcome::Running { pid: 7 }));
+    assert!(matches!(host.record.role, Role::Owner { .. }));
+
+    let mut host = Host::prepared(2, 1);
+    host.known = lost();
+    host.done(resume(1, 2), never_resumed());
+    assert_eq!(host.refused(start(2)), FailureKind::WrongState);
+}

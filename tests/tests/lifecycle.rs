@@ -7,6 +7,10 @@ use std::{
 
 use anyhow::Result;
 use godwit_tests::testbed::{Cluster, Options, PATIENCE, wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 fn cluster(hosts: u8) -> Cluster {
@@ -414,14 +418,22 @@ fn what_its_host_lost_is_started_again_by_the_leader() {
         .wait_for_log("found", |text| text.contains("run"))
         .unwrap();
     cluster.migrate("found", 2).unwrap();
-    // As after a reboot: nothing on the host knows how it ended.
+    // As after a reboot: nothing runs, and nothing on the host knows how it ended.
+    let id = cluster.id("found").unwrap();
+    cluster.kill(2, "godwit-agent").unwrap();
+    let before = cluster.processes_of(&id).unwrap();
     cluster.kill(2, "godwit-shim").unwrap();
+    for pid in before {
+        // The `sleep` of that moment has ended by itself.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    std::fs::remove_dir_all(cluster.host(2).dir.join("run/shims")).unwrap();
+    cluster.start_agent(2, &[], false).unwrap();
     cluster
         .wait_for_log("found", |text| text.matches("run").count() == 2)
         .unwrap();
     wait_state(&cluster, "found", "running");
     assert_eq!(inspect(&cluster, "found")["host"], "h2");
-    let id = cluster.id("found").unwrap();
     // One copy: its shell, and at most the `sleep` of the moment.
     assert!(cluster.processes_of(&id).unwrap().len() <= 2);
 }

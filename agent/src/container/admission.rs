@@ -307,6 +307,9 @@ fn run(
 /// What is asked of an instance that is there, by its owner.
 fn order(record: &Record, known: Option<&InstanceState>, verb: &Verb) -> Admission {
     let generation = verb.generation().unwrap_or(Generation(0));
+    if is_lost_arrival(record, known, verb) {
+        return Admission::Perform;
+    }
     let owned = owned(record, generation);
     if owned != Admission::Perform {
         return owned;
@@ -334,6 +337,20 @@ fn order(record: &Record, known: Option<&InstanceState>, verb: &Verb) -> Admissi
             verb.name()
         )),
     }
+}
+
+/// It was resumed here, which its leader heard, and this host ended before that was on the disk. By
+/// this generation nobody else may run it, and here it is no more.
+fn is_lost_arrival(record: &Record, known: Option<&InstanceState>, verb: &Verb) -> bool {
+    let Verb::Start { generation, .. } = verb else {
+        return false;
+    };
+    let awaited = matches!(
+        &record.role,
+        Role::Incoming { generation: expected, .. } if expected == generation
+    );
+    let never = record.never.is_some_and(|never| never >= *generation);
+    awaited && !never && matches!(known, Some(InstanceState::Lost { .. }))
 }
 
 fn prepare(record: &Record, migration: &MigrationId, generation: Generation) -> Admission {
