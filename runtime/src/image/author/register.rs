@@ -55,7 +55,7 @@ impl<W: Write> Write for Hashed<W> {
 }
 
 impl Store {
-    /// Finds an image by a name as people and Dockerfiles write it: `docker.io/library/x` is `x`.
+    /// Finds an image by a name as people and Dockerfiles write it, in its long form too.
     /// Also by id, `sha256:…`.
     pub fn find_text(&self, text: &str) -> Result<Option<Image>, AuthorError> {
         if let Ok(id) = text.parse::<Digest>() {
