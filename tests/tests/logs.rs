@@ -34,6 +34,9 @@ fn lines_are_chosen_by_number_and_time() {
     cluster
         .wait_for_log("c", |text| text.contains("late"))
         .unwrap();
+    // Nothing of what starts a container is in it.
+    let all = cluster.godwit(&["logs", "c"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&all.stderr), "bad\n");
     for to in [2, 1] {
         let logs = |options: &[&str]| cluster.ok(&[&["logs", "c"], options].concat()).unwrap();
         assert_eq!(logs(&["--tail", "1"]), "late");

@@ -100,8 +100,10 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id() as i32;
-        // Until it is `sleep`, with memory of its own.
-        while fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() != "sleep\n" {
+        // Until it is `sleep`, with all of its own memory: an exec gives the name first.
+        let named =
+            || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+        while !named() || crate::memory::maps::vdso(pid).is_err() {
             std::thread::yield_now();
         }
         let pages = |regions: &[Region], written: bool| -> u64 {
